@@ -1,0 +1,87 @@
+"""What may be sent: arguments are checked before anything leaves.
+
+Law: pure checks that return the value to send or raise ValueError or TypeError saying what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["agent_ids", "flag", "group_id", "name", "number_or_text", "status"]
+
+LONGEST_NAME = 255
+LONGEST_ID = 64
+_LARGEST_ID = 2**63 - 1
+
+
+def group_id(value: int | str) -> str:
+    """A group's id as text."""
+    return _identifier("group_id", value)
+
+
+def number_or_text(identifier: str) -> int | str:
+    """The id as a number when it is written as one, such as ``"28"`` but not ``"028"``."""
+    if identifier.isascii() and identifier.isdigit() and str(int(identifier)) == identifier:
+        return int(identifier)
+    return identifier
+
+
+def agent_ids(argument: str, values: Iterable[int | str]) -> list[str]:
+    """Agents' ids as text, in the order given."""
+    if isinstance(values, (str, bytes)):
+        raise TypeError(f"{argument} must be a list of ids, not one {type(values).__name__}")
+    return [_identifier(argument, value) for value in values]
+
+
+def name(value: str) -> str:
+    """A group's name, or a part of one to look for."""
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError("name is blank")
+    if len(value) > LONGEST_NAME:
+        raise ValueError(f"name has {len(value)} characters; at most {LONGEST_NAME} are sent")
+    if _unsendable(value):
+        raise ValueError("name holds control characters or lone surrogates")
+    return value
+
+
+def status(value: int) -> int:
+    """A group's status number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"status must be an int, not {type(value).__name__}")
+    if not 0 <= value <= _LARGEST_ID:
+        raise ValueError("status must not be negative or larger than 63 bits")
+    return value
+
+
+def flag(argument: str, value: bool) -> bool:
+    """A switch."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def _identifier(argument: str, value: int | str) -> str:
+    # bool is an int to Python, but True is nobody's id.
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError(f"{argument}: an id must be an int or a str, not {type(value).__name__}")
+    if isinstance(value, int):
+        if not 0 <= value <= _LARGEST_ID:
+            raise ValueError(f"{argument}: an id must not be negative or larger than 63 bits")
+        return str(value)
+    if not value.strip():
+        raise ValueError(f"{argument}: an id is blank")
+    if len(value) > LONGEST_ID:
+        raise ValueError(f"{argument}: an id has {len(value)} characters, more than {LONGEST_ID}")
+    if _unsendable(value) or value != value.strip():
+        raise ValueError(f"{argument}: an id holds spaces at its ends or control characters")
+    if value.startswith("-"):
+        raise ValueError(f"{argument}: an id must not be negative")
+    return value
+
+
+def _unsendable(text: str) -> bool:
+    return any(
+        code < 0x20 or 0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF for code in map(ord, text)
+    )

@@ -1,0 +1,291 @@
+"""The client: DeepCall's endpoints as coroutine methods.
+
+Law: each endpoint method is a declaration: what is asked, and of whom. How a request is made,
+carried and repeated is decided below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from aiohttp import ClientSession
+
+from deepcall_async import settings, wire
+from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
+from deepcall_async.models import AddedGroup, DeletedGroup, Group, GroupAgentRelation
+from deepcall_async.reconcile import add_and_reconcile
+from deepcall_async.renewal import IdentitySource
+from deepcall_async.retry import RetryPolicy
+from deepcall_async.session import Pool, PoolSettings, Session, Stats
+
+__all__ = ["DeepCall", "GroupsAPI"]
+
+_MIB = 2**20
+
+
+class DeepCall:
+    """A client of one DeepCall service: one pool of connections, made on first use.
+
+    Share one client per event loop; it may be made outside of any. Close it with ``async with``
+    or `aclose`.
+
+    Args:
+        credentials: who calls, or a provider of credentials that expire. When None, DEEPCALL_SSID,
+            or DEEPCALL_USER_ID and DEEPCALL_TOKEN, from the environment.
+        base_url: the service's address; when None, DEEPCALL_BASE_URL from the environment, or
+            the vendor's own host.
+        timeout: seconds for one attempt, from connecting to the last byte. Waiting for a free
+            connection does not count.
+        retry: when and how often to repeat.
+        max_connections: the most connections open at once.
+        max_response_bytes: the largest reply taken, decompressed.
+        per_second: the most requests sent a second, repeats included; None for no limit.
+        session: an aiohttp session to borrow, with all that is set on it; it is never closed, and
+            at most as many requests are in flight as its connector has slots. What a server sends
+            unasked on its idle connections cannot be guarded against.
+        allow_http: allow ``http://`` to hosts other than this machine.
+        trust_env: take a proxy and its credentials from the environment.
+        app_info: name and version of your program for the User-Agent, such as ``"bot/1.2"``.
+
+    Raises:
+        ValueError: a setting is missing or wrong.
+        TypeError: a setting has the wrong type.
+    """
+
+    def __init__(
+        self,
+        credentials: SessionId | UserToken | CredentialProvider | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        max_connections: int = 100,
+        max_response_bytes: int = 32 * _MIB,
+        per_second: float | None = None,
+        session: ClientSession | None = None,
+        allow_http: bool = False,
+        trust_env: bool = False,
+        app_info: str | None = None,
+    ) -> None:
+        if credentials is None:
+            credentials = settings.credentials_from_environment()
+        pool = Pool(
+            PoolSettings(
+                base_url=settings.base_url(base_url, allow_http=allow_http),
+                user_agent=settings.user_agent(app_info),
+                max_connections=settings.whole("max_connections", max_connections),
+                max_response_bytes=settings.whole("max_response_bytes", max_response_bytes),
+                per_second=None
+                if per_second is None
+                else settings.positive("per_second", per_second),
+                trust_env=trust_env,
+                borrowed=session,
+            )
+        )
+        seconds = settings.positive("timeout", timeout)
+        source = IdentitySource(credentials, timeout=seconds)
+        self._owns_pool = True
+        self._session = Session(pool, source, timeout=seconds, retry=retry)
+        self._groups = GroupsAPI(self._session)
+
+    @property
+    def groups(self) -> GroupsAPI:
+        """The Group API."""
+        return self._groups
+
+    @property
+    def stats(self) -> Stats:
+        """What this client and its siblings have sent so far."""
+        pool = self._session.pool
+        return Stats(pool.requests, pool.retries)
+
+    def with_options(
+        self,
+        *,
+        credentials: SessionId | UserToken | CredentialProvider | None = None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> DeepCall:
+        """Give a sibling on the same pool, with some options changed.
+
+        Closing a sibling leaves the pool open; closing the first client closes it for all.
+
+        Args:
+            credentials: who the sibling calls as.
+            timeout: seconds for one attempt.
+            retry: when and how often to repeat.
+
+        Returns:
+            The sibling; what was not given is as in this client.
+        """
+        mine = self._session
+        seconds = mine.timeout if timeout is None else settings.positive("timeout", timeout)
+        source = mine.source
+        if credentials is not None:
+            source = IdentitySource(credentials, timeout=seconds)
+        sibling = object.__new__(DeepCall)
+        sibling._owns_pool = False
+        sibling._session = Session(mine.pool, source, timeout=seconds, retry=retry or mine.retry)
+        sibling._groups = GroupsAPI(sibling._session)
+        return sibling
+
+    async def aclose(self) -> None:
+        """Close the client; calls in flight end with `ClientClosed` or `OutcomeUnknown`.
+
+        Closing twice is no error. A borrowed session stays open.
+        """
+        self._session.closed = True
+        if self._owns_pool:
+            self._session.source.close()
+            await self._session.pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<DeepCall {self._session.pool!r}>"
+
+
+class GroupsAPI:
+    """The endpoints under ``/api/v2/Group``. Every method may raise any `DeepCallError`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def add(self, name: str, *, reconcile: bool = False) -> AddedGroup:
+        """Add a group (vendor page: Add Group).
+
+        A name that is taken is no error: the server appends a number. So a call that ended
+        without an answer must not simply be repeated.
+
+        Args:
+            name: the new group's name, at most 255 characters.
+            reconcile: list the groups before, and again when the answer is lost, to tell which
+                group was made. Nothing is ever deleted.
+
+        Returns:
+            The new group's id.
+
+        Raises:
+            OutcomeUnknown: the group may or may not have been added; it was sent once.
+        """
+        if reconcile:
+            return await add_and_reconcile(self._session, name)
+        return await self._session.call(wire.add(name))
+
+    async def update(self, group_id: int | str, *, name: str, status: int | None = None) -> str:
+        """Change a group's name or status (vendor page: Update Group).
+
+        Args:
+            group_id: the group.
+            name: its name from now on; the vendor requires it even to change only the status.
+            status: 1 for active; None leaves it out of the request. Whether the vendor then
+                makes an inactive group active again is not documented.
+
+        Returns:
+            The server's message.
+
+        Raises:
+            GroupUnavailable: there is no such group for this account.
+            OutcomeUnknown: the change may or may not have been applied; it was sent once.
+        """
+        return await self._session.call(wire.update(group_id, name=name, status=status))
+
+    async def delete(self, group_id: int | str) -> DeletedGroup:
+        """Delete a group and its relations (vendor page: Delete Group).
+
+        Repeated when an answer is lost: that the group is gone then counts as success.
+
+        Args:
+            group_id: the group.
+
+        Returns:
+            Whether the group was gone already when the request was repeated.
+
+        Raises:
+            GroupUnavailable: there was no such group for this account to begin with.
+            OutcomeUnknown: no attempt was answered; the group may or may not be gone.
+        """
+        return await self._session.call(wire.delete(group_id))
+
+    async def list(
+        self,
+        *,
+        name: str | None = None,
+        group_id: int | str | None = None,
+        quick: bool | None = None,
+        forward: bool | None = None,
+    ) -> tuple[Group, ...]:
+        """List the account's groups (vendor page: List Groups).
+
+        Args:
+            name: only groups with this in their names, whatever the case.
+            group_id: only this group.
+            quick: True for a quicker answer with less detail; None leaves the choice to the server.
+            forward: True to skip the check of the AGENT_TO_AGENT_CALL permission; None leaves it
+                out.
+
+        Returns:
+            The groups, in the server's order.
+        """
+        return await self._session.call(
+            wire.list_groups(name=name, group_id=group_id, quick=quick, forward=forward)
+        )
+
+    async def agent_relation(
+        self, group_id: int | str, *, quick: bool = True, name: str | None = None
+    ) -> GroupAgentRelation:
+        """Look up who is in a group and who of them receives its calls.
+
+        It needs the AGENT_TO_AGENT_CALL permission (vendor page: Group Agent Relation).
+
+        Args:
+            group_id: the group.
+            quick: as the vendor's page says, must be true for data to be sent.
+            name: a group name to filter by.
+
+        Returns:
+            The group, the roster that came with it, and the relations.
+
+        Raises:
+            GroupUnavailable: there is no such group for this account.
+            PermissionDenied: the account lacks the permission.
+        """
+        return await self._session.call(wire.agent_relation(group_id, quick=quick, name=name))
+
+    async def assign_agents(
+        self,
+        group_id: int | str,
+        agent_ids: Iterable[int | str],
+        *,
+        receive_call: Iterable[int | str] = (),
+    ) -> str:
+        """Put agents into a group (vendor page: Submit Assign Group To Agent).
+
+        Whether the agents replace the group's members or are added to them is not documented.
+
+        Args:
+            group_id: the group.
+            agent_ids: the agents' ``unique_id`` values.
+            receive_call: those of them whom the group's calls ring.
+
+        Returns:
+            The server's message.
+
+        Raises:
+            GroupUnavailable: there is no such group for this account.
+            OutcomeUnknown: the change may or may not have been applied; it was sent once.
+        """
+        return await self._session.call(
+            wire.assign_agents(group_id, agent_ids, receive_call=receive_call)
+        )

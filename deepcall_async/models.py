@@ -1,0 +1,162 @@
+"""What DeepCall knows about groups and agents, as frozen structs.
+
+Law: plain data under Python names with the vendor's names as aliases, and pure joins over it. No
+I/O, no credentials, no HTTP.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "AddedGroup",
+    "Agent",
+    "AgentLabel",
+    "AgentRelation",
+    "DeletedGroup",
+    "Group",
+    "GroupAgentRelation",
+    "Member",
+]
+
+
+Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number as services keep them; a longer one in a reply is a fault of the reply."""
+
+
+class AgentLabel(Struct, frozen=True):
+    """One entry of a group's agent labels, such as ``"#3 bhawesh"``, taken apart.
+
+    ``agent_id`` is None when the label does not begin with ``#`` and a number.
+    """
+
+    agent_id: int | None
+    name: str
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """A group of agents.
+
+    ``status`` is 1 for an active group. ``create_date`` is what the server sent, in Unix seconds;
+    ``agent_labels`` come from the group's own record and can lag behind its relations.
+    """
+
+    unique_id: Int64
+    name: str
+    user_id: str | None = None
+    create_by: str | None = None
+    status: Int64 | None = None
+    create_date: Int64 | None = None
+    agents: tuple[str, ...] = ()
+
+    @property
+    def active(self) -> bool:
+        """Whether ``status`` is 1."""
+        return self.status == 1
+
+    @property
+    def created_at(self) -> datetime | None:
+        """The create date in UTC, or None when there is none that a calendar can hold."""
+        if self.create_date is None:
+            return None
+        try:
+            return datetime.fromtimestamp(self.create_date, UTC)
+        except (ValueError, OverflowError, OSError):
+            return None
+
+    @property
+    def agent_labels(self) -> tuple[AgentLabel, ...]:
+        """The labels in ``agents``, parsed into id and name."""
+        return tuple(_parse_label(label) for label in self.agents)
+
+
+class Agent(Struct, frozen=True, kw_only=True, gc=False):
+    """An agent of the account. Names are not unique: tell agents apart by ``unique_id``."""
+
+    unique_id: Int64
+    name: str
+    user_id: str | None = None
+
+
+class AgentRelation(Struct, frozen=True, kw_only=True, gc=False):
+    """One agent's place in one group; ``receive_call`` is ``"Y"`` or ``"N"`` on the wire."""
+
+    group_id: Int64
+    agent_id: Int64
+    receive_call: str
+    user_id: str | None = None
+
+    @property
+    def receives_calls(self) -> bool:
+        """Whether ``receive_call`` is ``"Y"``."""
+        return self.receive_call == "Y"
+
+
+class Member(Struct, frozen=True):
+    """An agent in a group; ``agent`` is None when the roster does not list ``agent_id``."""
+
+    agent_id: int
+    agent: Agent | None
+    receives_calls: bool
+
+
+class GroupAgentRelation(Struct, frozen=True):
+    """A group, the roster that came with it, and who of the roster is in the group.
+
+    ``agents`` may be the whole account's roster; membership is what stands in ``relations``.
+    """
+
+    group: Group
+    agents: tuple[Agent, ...]
+    relations: tuple[AgentRelation, ...]
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The agents in this group, each once, in the order of ``relations``.
+
+        Rows that name another group are left out; an agent listed twice receives calls when one
+        of its rows says so.
+        """
+        receives: dict[int, bool] = {}
+        for row in self.relations:
+            if row.group_id == self.group.unique_id:
+                receives[row.agent_id] = receives.get(row.agent_id, False) or row.receives_calls
+        known = {agent.unique_id: agent for agent in self.agents if agent.unique_id in receives}
+        return tuple(Member(key, known.get(key), yes) for key, yes in receives.items())
+
+    @property
+    def receivers(self) -> tuple[Member, ...]:
+        """The members whom calls to this group ring."""
+        return tuple(member for member in self.members if member.receives_calls)
+
+    @property
+    def unknown_agent_ids(self) -> tuple[int, ...]:
+        """The ids of members that the roster does not list."""
+        return tuple(member.agent_id for member in self.members if member.agent is None)
+
+
+class AddedGroup(Struct, frozen=True):
+    """The reply to an added group."""
+
+    group_id: int
+
+
+class DeletedGroup(Struct, frozen=True):
+    """The reply to a deleted group.
+
+    ``already_absent`` tells that an earlier attempt of the same call, whose answer was lost, had
+    most likely deleted it; ``message`` is the server's own text.
+    """
+
+    already_absent: bool = False
+    message: str = ""
+
+
+def _parse_label(label: str) -> AgentLabel:
+    number, _, name = label.removeprefix("#").partition(" ")
+    if label.startswith("#") and number.isascii() and number.isdigit() and len(number) < 19:
+        return AgentLabel(int(number), name)
+    return AgentLabel(None, label)

@@ -1,0 +1,360 @@
+"""The session manager: a pool, its slots and rates, deadlines, retries, one log line an attempt.
+
+Law: it carries calls to their ends without knowing what they ask. No endpoint and no field of the
+wire is named here. Attempts give their errors back instead of raising them, so that what is raised
+comes from a frame that holds no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import warnings
+from functools import partial
+from typing import TypeVar
+
+from aiohttp import ClientSession
+from aiolimiter import AsyncLimiter
+from msgspec import Struct
+
+from deepcall_async.errors import (
+    AuthenticationFailed,
+    ClientClosed,
+    ConnectionLost,
+    DeepCallError,
+    GroupUnavailable,
+    RequestTimeout,
+)
+from deepcall_async.exchange import DirectExchange, Exchange, PublicExchange, direct_is_possible
+from deepcall_async.renewal import IdentitySource
+from deepcall_async.retry import RetryBudget, RetryPolicy, may_have_applied, settle, worth_repeating
+from deepcall_async.signals import attempt_observer
+from deepcall_async.wire import Call, Identity, Rosters, decode
+
+__all__ = ["Pool", "PoolSettings", "Session", "Stats"]
+
+T = TypeVar("T")
+
+log = logging.getLogger("deepcall_async")
+
+
+class Stats(Struct, frozen=True):
+    """What a client has sent since it was made: requests in all, and how many were repeats."""
+
+    requests: int = 0
+    retries: int = 0
+
+
+class PoolSettings(Struct, frozen=True, kw_only=True):
+    """What every session of a pool shares."""
+
+    base_url: str
+    user_agent: str
+    max_connections: int
+    max_response_bytes: int
+    per_second: float | None
+    trust_env: bool
+    borrowed: ClientSession | None
+
+
+class Pool:
+    """Connections, slots, rate and retry budget, shared by a client and its siblings.
+
+    It is made outside any event loop and belongs to the loop of the first call.
+    """
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self.settings = settings
+        self.budget = RetryBudget()
+        self.rosters = Rosters()
+        self.requests = 0
+        self.retries = 0
+        self.closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._exchange: Exchange | None = None
+        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._limiter: AsyncLimiter | None = None
+        self._waiting: set[asyncio.Timeout] = set()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else repr(self._exchange) if self._exchange else "unused"
+        return f"<Pool {self.settings.base_url}: {state}>"
+
+    def exchange(self) -> Exchange:
+        """The way out, made on first use.
+
+        Raises:
+            RuntimeError: the running event loop is not the one the pool belongs to.
+        """
+        loop = asyncio.get_running_loop()
+        if self._exchange is not None and loop is self._loop:
+            return self._exchange
+        if self._loop is not None:
+            raise RuntimeError(
+                "this client belongs to another event loop: make one client per loop, or close it"
+                " with `await client.aclose()` and make a new one"
+            )
+        self._loop = loop
+        settings = self.settings
+        if settings.per_second is not None:
+            # Below one a second the period grows instead of the burst.
+            burst = max(1.0, settings.per_second)
+            self._limiter = AsyncLimiter(burst, burst / settings.per_second)
+        public = settings.borrowed is not None or settings.trust_env
+        if not public and not direct_is_possible():
+            warnings.warn(
+                "this aiohttp is not one that deepcall_async knows: calls work, but slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            public = True
+        if public:
+            self._exchange = PublicExchange(
+                settings.borrowed,
+                settings.base_url,
+                user_agent=settings.user_agent,
+                max_response_bytes=settings.max_response_bytes,
+                trust_env=settings.trust_env,
+            )
+            if settings.borrowed is not None:
+                self._slots = asyncio.Semaphore(
+                    min(settings.max_connections, _slots_of(settings.borrowed))
+                )
+        else:
+            self._exchange = DirectExchange(
+                settings.base_url,
+                user_agent=settings.user_agent,
+                max_response_bytes=settings.max_response_bytes,
+            )
+        return self._exchange
+
+    async def enter(self, end: float | None) -> DeepCallError | None:
+        """Wait for the rate and for a slot; give an error instead of a slot when that failed.
+
+        Neither wait counts against an attempt's timeout: the server has not been asked yet.
+
+        Args:
+            end: the monotonic time in seconds by which the whole call must end.
+        """
+        slots = self._slots
+        if self._limiter is None and not slots.locked():
+            await slots.acquire()
+            return None
+        scope = asyncio.timeout(None if end is None else end - time.monotonic())
+        self._waiting.add(scope)
+        try:
+            async with scope:
+                if self._limiter is not None:
+                    await self._limiter.acquire()
+                await slots.acquire()
+        except TimeoutError:
+            if self.closed:
+                return ClientClosed("the client was closed before the request was sent")
+            late = RequestTimeout("the call's deadline passed before the request could be sent")
+            late.sent = False
+            return late
+        finally:
+            self._waiting.discard(scope)
+        if self.closed:
+            slots.release()
+            return ClientClosed("the client was closed before the request was sent")
+        return None
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        self._slots.release()
+
+    async def sleep(self, seconds: float) -> bool:
+        """Wait; False when the pool was closed meanwhile."""
+        scope = asyncio.timeout(None)
+        self._waiting.add(scope)
+        try:
+            async with scope:
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            if not self.closed:
+                raise
+        finally:
+            self._waiting.discard(scope)
+        return not self.closed
+
+    async def aclose(self) -> None:
+        """End what is in flight or waiting, and close what this pool opened."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._exchange is None:
+            return
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("a client is closed on the event loop it was used on")
+        for scope in self._waiting:
+            scope.reschedule(asyncio.get_running_loop().time())
+        await self._exchange.close()
+
+
+class Session:
+    """One identity's way through a pool: its credentials, timeout and retry policy.
+
+    Args:
+        pool: the shared connections.
+        source: whom calls go out as.
+        timeout: seconds for one attempt.
+        retry: when and how often to repeat.
+    """
+
+    def __init__(
+        self, pool: Pool, source: IdentitySource, *, timeout: float, retry: RetryPolicy
+    ) -> None:
+        self.pool = pool
+        self.source = source
+        self.timeout = timeout
+        self.retry = retry
+        self.closed = False
+
+    async def call(self, call: Call[T]) -> T:
+        """Carry a call to its end.
+
+        Raises:
+            DeepCallError: the call failed, after all attempts that its kind allows.
+        """
+        start = time.monotonic()
+        outcome = await self._attempt(call, 1, start)
+        result, identity = outcome
+        if isinstance(result, DeepCallError):
+            result = await self._recover(call, result, identity, start)
+            if isinstance(result, DeepCallError):
+                raise result
+        else:
+            self.pool.budget.earn()
+        return result
+
+    async def _attempt(
+        self, call: Call[T], number: int, start: float, *, proven: bool = False
+    ) -> tuple[T | DeepCallError, Identity | None]:
+        pool, endpoint = self.pool, call.endpoint
+        if self.closed or pool.closed:
+            return self._named(ClientClosed("the client is closed"), call, number - 1), None
+        exchange = pool.exchange()
+        identity = self.source.identity
+        if identity is None or self.source.renewable:
+            found = await self.source.get()
+            if isinstance(found, DeepCallError):
+                return self._named(found, call, number - 1), None
+            identity = found
+        timeout, end = self.timeout, None
+        if self.retry.deadline is not None:
+            end = start + self.retry.deadline
+        error = await pool.enter(end)
+        if error is not None:
+            return self._named(error, call, number - 1), identity
+        sent = time.monotonic()
+        if end is not None:
+            timeout = min(timeout, end - sent)
+        try:
+            pool.requests += 1
+            answer = await exchange.send(
+                endpoint.path,
+                partial(identity.body, call),
+                timeout=timeout,
+                fresh=proven or endpoint.repeat == "unsent_only",
+            )
+        finally:
+            pool.leave()
+        result: T | DeepCallError
+        status: int | None = None
+        if isinstance(answer, DeepCallError):
+            result = answer
+        else:
+            status, headers, body = answer
+            result = decode(call, status, headers, body, identity, pool.rosters, time.time)
+        failed = isinstance(result, DeepCallError)
+        if isinstance(result, DeepCallError):
+            self._named(result, call, number)
+        observer = attempt_observer.get()
+        if observer is not None:
+            observer(sent, time.monotonic(), result if isinstance(result, DeepCallError) else None)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug(
+                "%s attempt=%d http=%s %s ms=%.1f",
+                endpoint.name,
+                number,
+                "-" if status is None else status,
+                _outcome(result) if failed else "success",
+                (time.monotonic() - sent) * 1000,
+            )
+        return result, identity
+
+    async def _recover(
+        self, call: Call[T], error: DeepCallError, identity: Identity | None, start: float
+    ) -> T | DeepCallError:
+        pool, repeat = self.pool, call.endpoint.repeat
+        attempts, counted = error.attempts, 1
+        ambiguous = renewed = freed = False
+        while True:
+            proven = False
+            if isinstance(error, AuthenticationFailed):
+                if identity is None or not self.source.renewable:
+                    break
+                if renewed:
+                    self.source.give_up(identity)
+                    break
+                found = await self.source.renew(identity)
+                if isinstance(found, DeepCallError):
+                    error = self._named(found, call, attempts)
+                    break
+                renewed = True
+            elif (
+                not freed
+                and isinstance(error, ConnectionLost)
+                and error.stale
+                and worth_repeating(error, repeat)
+            ):
+                # The connection had died idle: its repeat costs neither patience nor budget, but
+                # it goes out on a connection that is surely alive.
+                ambiguous, freed, proven = True, True, True
+            else:
+                ambiguous = ambiguous or may_have_applied(error)
+                if not worth_repeating(error, repeat):
+                    break
+                delay = self.retry.delay(
+                    error,
+                    attempt=counted,
+                    elapsed=time.monotonic() - start,
+                    chance=random.random(),  # noqa: S311  (jitter, not a secret)
+                )
+                if delay is None or not pool.budget.spend():
+                    break
+                if not await pool.sleep(delay):
+                    break
+                counted += 1
+            pool.retries += 1
+            outcome = await self._attempt(call, attempts + 1, start, proven=proven)
+            result, identity = outcome
+            if not isinstance(result, DeepCallError):
+                pool.budget.earn()
+                return result
+            if ambiguous and isinstance(result, GroupUnavailable) and call.when_gone is not None:
+                return call.when_gone
+            error = result
+            attempts = error.attempts
+        return settle(error, repeat, ambiguous=ambiguous)
+
+    @staticmethod
+    def _named(error: DeepCallError, call: Call[T], attempts: int) -> DeepCallError:
+        if not error.endpoint:
+            error.endpoint = call.endpoint.name
+            error.args = (f"{call.endpoint.name}: {error.args[0]}",)
+        error.attempts = attempts
+        return error
+
+
+def _outcome(result: object) -> str:
+    code = getattr(result, "code", None)
+    return type(result).__name__ if code is None else f"{type(result).__name__} code={code}"
+
+
+def _slots_of(session: ClientSession) -> int:
+    limit = session.connector.limit if session.connector is not None else 0
+    return limit or 2**31

@@ -1,0 +1,104 @@
+"""What a client is set up with: arguments first, then the environment, checked before any use.
+
+Law: pure but for reading the environment; a wrong setting is a ValueError or TypeError that says
+what to do and never quotes a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import platform
+from urllib.parse import urlsplit
+
+from deepcall_async.credentials import SessionId, UserToken
+from deepcall_async.version import __version__
+
+__all__ = ["base_url", "credentials_from_environment", "positive", "user_agent", "whole"]
+
+DEFAULT_BASE_URL = "https://v4-api.deepcall.com"
+
+
+def credentials_from_environment() -> SessionId | UserToken:
+    """The credentials in DEEPCALL_SSID, or in DEEPCALL_USER_ID and DEEPCALL_TOKEN."""
+    names = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
+    found = [name for name in names if os.environ.get(name)]
+    if found == ["DEEPCALL_SSID"]:
+        return SessionId(os.environ["DEEPCALL_SSID"])
+    if found == ["DEEPCALL_USER_ID", "DEEPCALL_TOKEN"]:
+        return UserToken(os.environ["DEEPCALL_USER_ID"], os.environ["DEEPCALL_TOKEN"])
+    if "DEEPCALL_SSID" in found:
+        raise ValueError(
+            "the environment holds both kinds of credentials: unset DEEPCALL_SSID, or"
+            " DEEPCALL_USER_ID and DEEPCALL_TOKEN"
+        )
+    if found:
+        missing = "DEEPCALL_TOKEN" if "DEEPCALL_USER_ID" in found else "DEEPCALL_USER_ID"
+        raise ValueError(f"the environment holds {found[0]} but not {missing}: set both")
+    raise ValueError(
+        "no credentials: pass SessionId(...) or UserToken(..., ...), or set DEEPCALL_SSID, or"
+        " DEEPCALL_USER_ID and DEEPCALL_TOKEN"
+    )
+
+
+def base_url(given: str | None, *, allow_http: bool) -> str:
+    """The address to call: given, from DEEPCALL_BASE_URL, or the vendor's newest host."""
+    url = given if given is not None else os.environ.get("DEEPCALL_BASE_URL") or DEFAULT_BASE_URL
+    if not isinstance(url, str):
+        raise TypeError(f"base_url must be a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("base_url is not a URL; give one like https://brand.example") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("base_url must not hold a user name or password")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError("base_url must be like https://brand.example")
+    if parts.query or parts.fragment or not url.isprintable() or " " in url:
+        raise ValueError("base_url must not hold spaces, a query or a fragment")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ValueError(
+            "base_url is http://, which would send credentials in the clear: use https://, or"
+            " pass allow_http=True"
+        )
+    return url.rstrip("/")
+
+
+def user_agent(app_info: str | None) -> str:
+    """The User-Agent header; `app_info`, such as ``"audit-bot/2.1"``, stands at its end."""
+    own = f"deepcall-async/{__version__} Python/{platform.python_version()}"
+    if app_info is None:
+        return own
+    if not isinstance(app_info, str):
+        raise TypeError(f"app_info must be a str, not {type(app_info).__name__}")
+    if not app_info.strip() or not app_info.isascii() or not app_info.isprintable():
+        raise ValueError("app_info must be printable ASCII, such as 'audit-bot/2.1'")
+    return f"{own} {app_info.strip()}"
+
+
+def positive(name: str, value: float) -> float:
+    """A finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number above 0")
+    return float(value)
+
+
+def whole(name: str, value: int) -> int:
+    """A whole number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    if host.rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

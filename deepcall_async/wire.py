@@ -1,0 +1,437 @@
+"""DeepCall's wire format, without I/O: requests into bytes, answers into structs or errors.
+
+Law: a pure function of bytes in, struct or error out. Nothing waits, nothing is sent, nothing is
+repeated here; `decode` never raises, and no error it gives carries the data it failed on.
+Where the vendor's pages disagree with themselves, the choice stands beside the line it decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, Literal, TypeVar, cast
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.json import Decoder
+
+from deepcall_async import arguments
+from deepcall_async.credentials import SessionId, UserToken
+from deepcall_async.errors import (
+    ApiError,
+    AuthenticationFailed,
+    BadRequest,
+    DeepCallError,
+    GroupUnavailable,
+    PermissionDenied,
+    RateLimited,
+    ServerFault,
+    UnexpectedReply,
+)
+from deepcall_async.models import (
+    AddedGroup,
+    Agent,
+    AgentRelation,
+    DeletedGroup,
+    Group,
+    GroupAgentRelation,
+    Int64,
+)
+from deepcall_async.redaction import safe_text, spellings
+
+T = TypeVar("T")
+
+_CLASS_OF_CODE: Mapping[int, type[ApiError]] = {
+    1000: BadRequest,
+    1009: ServerFault,
+    1010: ServerFault,
+    1014: AuthenticationFailed,
+    1015: PermissionDenied,
+    1020: AuthenticationFailed,
+    1032: ServerFault,
+    1039: PermissionDenied,
+    1047: BadRequest,
+    # 15xx codes have other meanings under the vendor's other APIs; these are the Group pages'.
+    1501: BadRequest,
+    1502: BadRequest,
+    1503: GroupUnavailable,
+}
+_CLASS_OF_STATUS: Mapping[int, type[ApiError]] = {
+    401: AuthenticationFailed,
+    403: PermissionDenied,
+    429: RateLimited,
+}
+_MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class Identity:
+    """Credentials made ready to send: the head of every body, and what must never be shown."""
+
+    __slots__ = ("credentials", "head", "secrets")
+
+    def __init__(self, credentials: SessionId | UserToken) -> None:
+        # "When userId and token are used, ssid should not be present in the request."
+        if isinstance(credentials, SessionId):
+            fields, hidden = {"ssid": credentials.ssid}, [credentials.ssid]
+        else:
+            fields = {"userId": credentials.user_id, "token": credentials.token}
+            hidden = [credentials.token]
+        self.credentials = credentials
+        self.head = msgspec.json.encode(fields)[:-1]
+        self.secrets = spellings(hidden)
+
+    def body(self, call: Call[Any]) -> bytes:
+        """The request body: these credentials and the call's own fields."""
+        return self.head + b"," + call.fields[1:] if len(call.fields) > 2 else self.head + b"}"
+
+
+class Rosters:
+    """The last few distinct rosters seen, each decoded and held once.
+
+    Every relation reply repeats the account's whole roster, byte for byte until it changes.
+    """
+
+    __slots__ = ("_seen",)
+    capacity = 8
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[bytes, tuple[Agent, ...]]] = []
+
+    def decode(self, body: bytes | bytearray) -> tuple[_RelationReply, tuple[Agent, ...]]:
+        """Decode a relation reply, sparing the roster when its bytes are known."""
+        start = body.find(_ROSTER_KEY)
+        if start >= 0:
+            start += len(_ROSTER_KEY)
+            for known, agents in self._seen:
+                end = start + len(known)
+                if body[start:end] == known:
+                    # What surrounds a known roster is decoded with a stand-in that no server
+                    # sends, so a second key of that name elsewhere in the reply is noticed.
+                    reply = _RELATION.decode(body[:start] + _STAND_IN + body[end:])
+                    if bytes(reply.response.agentData) == _STAND_IN:
+                        return reply, agents
+                    break
+        reply = _RELATION.decode(body)
+        return reply, self._keep(bytes(reply.response.agentData))
+
+    def _keep(self, raw: bytes) -> tuple[Agent, ...]:
+        for known, agents in self._seen:
+            if known == raw:
+                return agents
+        agents = _AGENTS.decode(raw)
+        self._seen.insert(0, (raw, agents))
+        del self._seen[self.capacity :]
+        return agents
+
+
+class Endpoint(Struct, Generic[T], frozen=True):
+    """One row of the route table.
+
+    ``read`` decodes a body into the vendor's status and, when that is a success, the result.
+    """
+
+    name: str
+    path: str
+    repeat: Literal["safe", "until_gone", "unsent_only"]
+    read: Callable[[bytes | bytearray, Rosters], tuple[str, T]]
+
+
+class Call(Struct, Generic[T], frozen=True):
+    """A request ready to be sent under anyone's credentials.
+
+    ``fields`` is a JSON object; ``when_gone`` is the result when a repeat finds the group gone;
+    ``refine`` narrows the result.
+    """
+
+    endpoint: Endpoint[T]
+    fields: bytes
+    when_gone: T | None = None
+    refine: Callable[[T], T] | None = None
+
+
+class _Reply(Struct):
+    status: str
+
+
+class _MessageReply(_Reply):
+    message: Any = None
+
+
+class _AddReply(_Reply):
+    groupId: Int64  # noqa: N815  (the wire's own name)
+
+
+class _GroupHolder(Struct):
+    groupData: tuple[Group, ...] | Group  # noqa: N815  (the wire's own name)
+
+
+class _ListReply(_Reply):
+    # The List page says "the group data" and shows no shape, so every shape the Relation page
+    # makes likely is taken: the array itself, or an object that holds it or one group.
+    response: tuple[Group, ...] | _GroupHolder
+
+
+class _Relation(Struct):
+    groupData: Group  # noqa: N815  (the wire's own name)
+    agentData: Raw  # noqa: N815  (the wire's own name)
+    relationData: tuple[AgentRelation, ...]  # noqa: N815  (the wire's own name)
+
+
+class _RelationReply(_Reply):
+    response: _Relation
+
+
+class _Envelope(Struct):
+    status: Any = None
+    code: Any = None
+    message: Any = None
+
+
+# strict=False: the pages' tables call ids strings and the replies send numbers; either is taken.
+_AGENTS = Decoder(tuple[Agent, ...], strict=False)
+_RELATION = Decoder(_RelationReply, strict=False)
+_LIST = Decoder(_ListReply, strict=False)
+_ADD = Decoder(_AddReply, strict=False)
+_MESSAGE = Decoder(_MessageReply, strict=False)
+_ENVELOPE = Decoder(_Envelope, strict=False)
+_ROSTER_KEY = b'"agentData":'
+_STAND_IN = b"[0]"
+
+
+def _read_relation(body: bytes | bytearray, rosters: Rosters) -> tuple[str, GroupAgentRelation]:
+    reply, agents = rosters.decode(body)
+    data = reply.response
+    return reply.status, GroupAgentRelation(data.groupData, agents, data.relationData)
+
+
+def _read_list(body: bytes | bytearray, _: Rosters) -> tuple[str, tuple[Group, ...]]:
+    reply = _LIST.decode(body)
+    found = reply.response
+    if isinstance(found, _GroupHolder):
+        found = found.groupData if isinstance(found.groupData, tuple) else (found.groupData,)
+    return reply.status, found
+
+
+def _read_add(body: bytes | bytearray, _: Rosters) -> tuple[str, AddedGroup]:
+    reply = _ADD.decode(body)
+    return reply.status, AddedGroup(reply.groupId)
+
+
+def _read_message(body: bytes | bytearray, _: Rosters) -> tuple[str, str]:
+    reply = _MESSAGE.decode(body)
+    return reply.status, reply.message if isinstance(reply.message, str) else ""
+
+
+def _read_delete(body: bytes | bytearray, rosters: Rosters) -> tuple[str, DeletedGroup]:
+    status, message = _read_message(body, rosters)
+    return status, DeletedGroup(message=message)
+
+
+# The pages write the paths with a trailing slash and every sample without one: without.
+_API = "/api/v2/Group/"
+_ADD_GROUP = Endpoint("groups.add", _API + "add", "unsent_only", _read_add)
+_UPDATE_GROUP = Endpoint("groups.update", _API + "update", "unsent_only", _read_message)
+_DELETE_GROUP = Endpoint("groups.delete", _API + "delete", "until_gone", _read_delete)
+_LIST_GROUPS = Endpoint("groups.list", _API + "list", "safe", _read_list)
+_AGENT_RELATION = Endpoint(
+    "groups.agent_relation", _API + "getGroupAgentRelation", "safe", _read_relation
+)
+_ASSIGN_AGENTS = Endpoint(
+    "groups.assign_agents", _API + "submitAssignGroupToAgent", "unsent_only", _read_message
+)
+
+
+def add(name: str) -> Call[AddedGroup]:
+    """Ask for a new group."""
+    return Call(_ADD_GROUP, _json({"name": arguments.name(name)}))
+
+
+def update(group_id: int | str, *, name: str, status: int | None) -> Call[str]:
+    """Ask for a group's name, and its status if given, to be changed."""
+    # The sample sends this id as a string; only the relation's sample sends a number.
+    fields = {"groupId": arguments.group_id(group_id), "name": arguments.name(name)}
+    if status is None:
+        return Call(_UPDATE_GROUP, _json(fields))
+    return Call(_UPDATE_GROUP, _json({**fields, "status": arguments.status(status)}))
+
+
+def delete(group_id: int | str) -> Call[DeletedGroup]:
+    """Ask for a group to be deleted."""
+    fields = {"groupId": arguments.group_id(group_id)}
+    return Call(_DELETE_GROUP, _json(fields), when_gone=DeletedGroup(already_absent=True))
+
+
+def list_groups(
+    *, name: str | None, group_id: int | str | None, quick: bool | None, forward: bool | None
+) -> Call[tuple[Group, ...]]:
+    """Ask for the groups, or those that fit."""
+    fields: dict[str, object] = {}
+    refine = None
+    if group_id is not None:
+        wanted = arguments.group_id(group_id)
+        # The table spells it groupid, the sample groupId. Which one filters is not known, so
+        # both are sent, and groups that were not asked for are dropped from the answer.
+        fields |= {"groupid": wanted, "groupId": wanted}
+
+        def refine(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+            return tuple(group for group in groups if str(group.unique_id) == wanted)
+
+    if name is not None:
+        fields["name"] = arguments.name(name)
+    if quick is not None:
+        fields["quick"] = arguments.flag("quick", quick)
+    if forward is not None:
+        fields["forward"] = arguments.flag("forward", forward)
+    return Call(_LIST_GROUPS, _json(fields), refine=refine)
+
+
+def agent_relation(
+    group_id: int | str, *, quick: bool, name: str | None
+) -> Call[GroupAgentRelation]:
+    """Ask for a group, its roster and who of it is in the group."""
+    identifier = arguments.number_or_text(arguments.group_id(group_id))
+    fields: dict[str, object] = {"quick": arguments.flag("quick", quick), "groupId": identifier}
+    if name is not None:
+        fields["name"] = arguments.name(name)
+    return Call(_AGENT_RELATION, _json(fields))
+
+
+def assign_agents(
+    group_id: int | str, agents: Iterable[int | str], *, receive_call: Iterable[int | str]
+) -> Call[str]:
+    """Ask for agents to be put into a group."""
+    fields = {
+        "groupId": arguments.group_id(group_id),
+        "agent_unique_id": arguments.agent_ids("agent_ids", agents),
+        "receive_call": arguments.agent_ids("receive_call", receive_call),
+    }
+    return Call(_ASSIGN_AGENTS, _json(fields))
+
+
+def decode(
+    call: Call[T],
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | bytearray,
+    identity: Identity,
+    rosters: Rosters,
+    now: Callable[[], float],
+) -> T | DeepCallError:
+    """Turn an answer into the call's result, or into the error that it means.
+
+    Args:
+        call: what was asked.
+        status: the HTTP status.
+        headers: the answer's headers; a multi-value mapping where the library has one.
+        body: the decompressed body.
+        identity: whose secrets to keep out of the error.
+        rosters: the rosters already decoded.
+        now: gives the time in Unix seconds, for a Retry-After that is a date.
+    """
+    fault: Exception | None = None
+    if 200 <= status < 300:
+        try:
+            if not body.isascii():
+                body.decode()
+            verdict, result = call.endpoint.read(body, rosters)
+        except _MALFORMED as error:
+            fault = error
+        else:
+            if verdict == "success":
+                return result if call.refine is None else call.refine(result)
+    return _refusal(call, status, headers, body, identity, now, fault)
+
+
+def _refusal(
+    call: Call[T],
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes | bytearray,
+    identity: Identity,
+    now: Callable[[], float],
+    fault: Exception | None,
+) -> DeepCallError:
+    name = call.endpoint.name
+    try:
+        envelope = _Envelope() if 300 <= status < 400 else _ENVELOPE.decode(body)
+    except _MALFORMED:
+        envelope = _Envelope()
+    refused = envelope.status == "error"
+    # The HTTP status of an error is not documented and may be 200, so DeepCall's code decides.
+    # Only where the code is missing or new does the status say what kind of failure it is.
+    code = _code(envelope.code) if refused else None
+    kind = _CLASS_OF_CODE.get(code) if code is not None else None
+    kind = kind or _CLASS_OF_STATUS.get(status) or (ServerFault if status >= 500 else None)
+    if kind is None and refused:
+        kind = ApiError
+    if kind is not None:
+        message = safe_text(_text(envelope.message) if refused else "", identity.secrets)
+        number = "no DeepCall code" if code is None else f"code {code}"
+        error = kind(f"{name}: {message or 'refused'} ({number}, HTTP {status})")
+        error.code, error.message, error.http_status = code, message, status
+        error.retry_after = _retry_after(headers, now)
+        error.endpoint = name
+        return error
+    kind_of_body = safe_text(str(headers.get("Content-Type", "no content type")), identity.secrets)
+    why = _reason(status, envelope, fault, empty=not body)
+    unexpected = UnexpectedReply(f"{name}: {why} (HTTP {status}, {kind_of_body})")
+    unexpected.http_status, unexpected.endpoint = status, name
+    return unexpected
+
+
+def _reason(status: int, envelope: _Envelope, fault: Exception | None, *, empty: bool) -> str:
+    if 300 <= status < 400:
+        return "the server redirects, and a body with credentials is not sent elsewhere"
+    if not 200 <= status < 300:
+        return "the answer is not DeepCall's; check base_url"
+    if empty:
+        return "the answer is empty"
+    if isinstance(fault, msgspec.ValidationError):
+        # msgspec names types and the JSON path in these, never a value.
+        return f"the answer does not have the expected shape: {fault}"
+    if isinstance(fault, UnicodeError):
+        return "the answer is not UTF-8"
+    if isinstance(fault, RecursionError):
+        return "the answer is nested too deeply"
+    if fault is not None:
+        return "the answer is not JSON"
+    if envelope.status is None:
+        return "the answer has no status"
+    return 'the answer\'s status is neither "success" nor "error"'
+
+
+def _text(message: object) -> str:
+    if message is None or isinstance(message, str):
+        return message or ""
+    return msgspec.json.encode(message).decode()
+
+
+def _code(code: object) -> int | None:
+    if isinstance(code, bool):
+        return None
+    if isinstance(code, int):
+        return code if abs(code) < 2**63 else None
+    if isinstance(code, float) and code.is_integer() and abs(code) < 2**53:
+        return int(code)
+    if isinstance(code, str) and re.fullmatch(r"\s*-?[0-9]{1,18}\s*", code):
+        return int(code)
+    return None
+
+
+def _retry_after(headers: Mapping[str, str], now: Callable[[], float]) -> float | None:
+    getall = getattr(headers, "getall", None)
+    values = cast("list[str]", getall("Retry-After", []) if getall else [])
+    if len(values) != 1:
+        return None
+    value = values[0].strip()
+    if re.fullmatch(r"[0-9]{1,9}", value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _json(fields: Mapping[str, object]) -> bytes:
+    return msgspec.json.encode(fields)

@@ -1,0 +1,358 @@
+"""A raw TCP server that misbehaves on cue and keeps the books on what it received.
+
+Law: asyncio streams and the standard library only. No HTTP library
+and nothing from the package, so that what is wrong in a client cannot be wrong here as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeAlias, cast
+
+
+class Step:
+    """Something the server does on a connection."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Send(Step):
+    """Write bytes; ``chunk`` cuts them into segments of that size, ``pause`` seconds apart.
+
+    ``repeat`` writes them that many times over, and None until the connection ends.
+    """
+
+    data: bytes
+    chunk: int | None = None
+    pause: float = 0.0
+    repeat: int | None = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Delay(Step):
+    """Wait so many seconds, or less when the peer leaves."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait(Step):
+    """Wait until the test sets the event."""
+
+    event: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class Stall(Step):
+    """Say nothing until the peer leaves or the server closes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Step):
+    """End the connection with an RST; what was sent and not yet read may be lost with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fin(Step):
+    """Close the connection in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class HalfClose(Step):
+    """Send a FIN and keep reading. Plain TCP only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit(Step):
+    """Note in the ledger that the request took effect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """Run the steps once ``after`` bytes of the request are there, not waiting for its end.
+
+    ``Early(1, [Reset()])`` is a server that dropped the connection as the request was on its way.
+    """
+
+    after: int
+    steps: Sequence[Step]
+
+
+@dataclass(slots=True)
+class Received:
+    """One request that arrived whole. ``connection`` and both numbers count from 1."""
+
+    number: int
+    connection: int
+    number_on_connection: int
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: Any
+    committed: bool = False
+
+    @property
+    def verb(self) -> str:
+        return self.target.partition("?")[0].rstrip("/").rpartition("/")[2]
+
+
+Reaction: TypeAlias = Early | Sequence[Step] | Callable[[Received], Sequence[Step]]
+
+
+class _Gone(Exception):  # noqa: N818 - the usual end of a connection
+    """The connection ended, by either side."""
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    number: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    buffer: bytearray = field(default_factory=bytearray)
+    requests: int = 0
+    idle: bool = False
+
+    def option(self, level: int, name: int, value: int | bytes) -> None:
+        self.writer.get_extra_info("socket").setsockopt(level, name, value)
+
+    async def fill(self) -> None:
+        if not (data := await self.reader.read(65536)):
+            raise _Gone
+        self.buffer += data
+
+    async def linger(self, seconds: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self.fill()
+
+
+class FaultServer:
+    """Answers the nth request it begins to see with the nth reaction; the last one repeats.
+
+    ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
+    may wait for its next request. With ``ssl`` the same happens inside TLS.
+
+    Attributes:
+        ledger: every request that arrived whole, in order.
+        connections: how many were accepted, failed TLS handshakes included.
+        begun: how many requests sent at least their first byte.
+        sent: how many bytes the transports took.
+    """
+
+    def __init__(
+        self,
+        *script: Reaction,
+        ssl: ssl.SSLContext | None = None,
+        on_connect: Sequence[Step] | Callable[[int], Sequence[Step]] = (),
+        close_idle_after: float | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.ledger: list[Received] = []
+        self.connections = self.begun = self.sent = 0
+        self._script, self._on_connect, self._ssl = script, on_connect, ssl
+        self._close_idle_after, self._host, self._port = close_idle_after, host, 0
+        self._broken: list[BaseException] = []
+        self._live: dict[asyncio.Task[None], _Connection] = {}
+        self._changed = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accept, self._host, 0, backlog=1024
+        )
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task, connection in self._live.items():
+            connection.writer.transport.abort()
+            task.cancel()
+        await asyncio.gather(*self._live, return_exceptions=True)
+        await self._server.wait_closed()
+        if self._broken:
+            raise self._broken[0]
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def base_url(self) -> str:
+        return self.url("https" if self._ssl else "http")
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._live)
+
+    @property
+    def idle_connections(self) -> int:
+        """How many are open with nothing left to do but wait for a request."""
+        return sum(each.idle for each in self._live.values())
+
+    @property
+    def committed(self) -> list[Received]:
+        return [request for request in self.ledger if request.committed]
+
+    def url(self, scheme: str, host: str | None = None) -> str:
+        return f"{scheme}://{host or self._host}:{self._port}"
+
+    def push(self, data: bytes, connection: int | None = None) -> None:
+        """Write bytes that nobody asked for to one connection, or to all that are open."""
+        for each in self._live.values():
+            if connection in (None, each.number):
+                each.writer.write(data)
+
+    def close_idle(self) -> int:
+        """Shut the idle connections at once, before the loop can tell anyone; gives how many."""
+        idle = [each for each in self._live.values() if each.idle]
+        for each in idle:
+            handle = os.dup(each.writer.get_extra_info("socket").fileno())
+            with socket.socket(fileno=handle) as twin, contextlib.suppress(OSError):
+                twin.shutdown(socket.SHUT_RDWR)
+        return len(idle)
+
+    async def until(self, condition: Callable[[Self], bool], seconds: float = 5.0) -> None:
+        """Wait until the condition holds, or fail with TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not condition(self):
+                await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _accept(self) -> asyncio.StreamReaderProtocol:
+        self.connections += 1
+        number = self.connections
+
+        def ready(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = _Connection(number, reader, writer)
+            if self._ssl:
+                # What the client says first belongs to the handshake, which begins a turn later.
+                cast("asyncio.Transport", writer.transport).pause_reading()
+            task = asyncio.get_running_loop().create_task(self._serve(connection))
+            self._live[task] = connection
+            task.add_done_callback(self._ended)
+
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), ready)
+
+    async def _serve(self, connection: _Connection) -> None:
+        try:
+            with contextlib.suppress(_Gone, OSError):
+                connection.option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if self._ssl:
+                    await connection.writer.start_tls(self._ssl)
+                steps = self._on_connect
+                await self._run(steps(connection.number) if callable(steps) else steps, connection)
+                while True:
+                    await self._exchange(connection)
+            connection.writer.close()
+            with contextlib.suppress(OSError):
+                await connection.writer.wait_closed()
+        finally:
+            connection.writer.transport.abort()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._live[task]
+        if not task.cancelled() and (broken := task.exception()):
+            self._broken.append(broken)
+        self._notify()
+
+    async def _exchange(self, connection: _Connection) -> None:
+        try:
+            connection.idle = True
+            self._notify()
+            async with asyncio.timeout(self._close_idle_after):
+                while not connection.buffer:
+                    await connection.fill()
+        except TimeoutError:
+            raise _Gone from None
+        finally:
+            connection.idle = False
+        reaction = self._script[min(self.begun, len(self._script) - 1)]
+        self.begun += 1
+        self._notify()
+        if isinstance(reaction, Early):
+            while len(connection.buffer) < reaction.after:
+                await connection.fill()
+            await self._run(reaction.steps, connection)
+        request = await self._receive(connection)
+        self.ledger.append(request)
+        self._notify()
+        if not isinstance(reaction, Early):
+            steps = reaction(request) if callable(reaction) else reaction
+            await self._run(steps, connection, request)
+
+    async def _receive(self, connection: _Connection) -> Received:
+        buffer = connection.buffer
+        while b"\r\n\r\n" not in buffer:
+            await connection.fill()
+        head, _, _ = bytes(buffer).partition(b"\r\n\r\n")
+        method, target, *_ = (lines := head.decode("latin-1").split("\r\n"))[0].split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in
+                   (line.partition(":") for line in lines[1:])}  # fmt: skip
+        size = len(head) + 4 + int(headers.get("content-length", 0))
+        while len(buffer) < size:
+            await connection.fill()
+        body = bytes(buffer[len(head) + 4 : size])
+        del buffer[:size]
+        connection.requests += 1
+        place = len(self.ledger) + 1, connection.number, connection.requests
+        return Received(*place, method, target, headers, json.loads(body) if body else None)
+
+    async def _run(
+        self, steps: Iterable[Step], connection: _Connection, request: Received | None = None
+    ) -> None:
+        for step in steps:
+            match step:
+                case Send():
+                    await self._send(step, connection)
+                case Delay(seconds):
+                    await connection.linger(seconds)
+                case Wait(event):
+                    await event.wait()
+                case Stall():
+                    await connection.linger(None)
+                case Reset():
+                    # Without time to linger, the kernel answers a close with an RST.
+                    linger = struct.pack("ii", 1, 0)
+                    connection.option(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    connection.writer.transport.abort()
+                    raise _Gone
+                case Fin():
+                    raise _Gone
+                case HalfClose():
+                    connection.writer.write_eof()
+                case Commit():
+                    assert request is not None, "only a whole request can be committed"
+                    request.committed = True
+                    self._notify()
+                case _:
+                    raise AssertionError(step)
+
+    async def _send(self, step: Send, connection: _Connection) -> None:
+        size = step.chunk or len(step.data) or 1
+        pieces = [step.data[start : start + size] for start in range(0, len(step.data), size)]
+        rounds = 0
+        while step.repeat is None or rounds < step.repeat:
+            rounds += 1
+            for piece in pieces:
+                if connection.writer.transport.is_closing():
+                    raise _Gone
+                connection.writer.write(piece)
+                await connection.writer.drain()
+                self.sent += len(piece)
+                # Two turns of the loop: one to send this segment, and one for a client on the same
+                # loop to read it before the next one joins it.
+                await asyncio.sleep(0)
+                await asyncio.sleep(step.pause)
