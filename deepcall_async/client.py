@@ -86,7 +86,7 @@ class DeepCall:
         )
         seconds = settings.positive("timeout", timeout)
         source = IdentitySource(credentials, timeout=seconds)
-        self._owns_pool = True
+        self._owns_pool = self._owns_source = True
         self._session = Session(pool, source, timeout=seconds, retry=retry)
         self._groups = GroupsAPI(self._session)
 
@@ -126,7 +126,7 @@ class DeepCall:
         if credentials is not None:
             source = IdentitySource(credentials, timeout=seconds)
         sibling = object.__new__(DeepCall)
-        sibling._owns_pool = False
+        sibling._owns_pool, sibling._owns_source = False, credentials is not None
         sibling._session = Session(mine.pool, source, timeout=seconds, retry=retry or mine.retry)
         sibling._groups = GroupsAPI(sibling._session)
         return sibling
@@ -136,10 +136,11 @@ class DeepCall:
 
         Closing twice is no error. A borrowed session stays open.
         """
-        self._session.closed = True
         if self._owns_pool:
-            self._session.source.close()
             await self._session.pool.aclose()
+        elif self._owns_source:
+            self._session.source.close()
+        self._session.closed = True
 
     async def __aenter__(self) -> Self:
         return self

@@ -41,7 +41,12 @@ class SessionId(_Secret):
     __slots__ = ()
 
     def __init__(self, ssid: str) -> None:
-        object.__setattr__(self, "_parts", (_checked("ssid", ssid),))
+        problem, parts = _problem(ssid=ssid), (ssid,)
+        if problem is not None:
+            # A traceback that shows locals must not show the value.
+            del ssid, parts
+            raise problem
+        object.__setattr__(self, "_parts", parts)
 
     @property
     def ssid(self) -> str:
@@ -66,7 +71,10 @@ class UserToken(_Secret):
     __slots__ = ()
 
     def __init__(self, user_id: str, token: str) -> None:
-        parts = (_checked("user_id", user_id), _checked("token", token))
+        problem, parts = _problem(user_id=user_id, token=token), (user_id, token)
+        if problem is not None:
+            del user_id, token, parts
+            raise problem
         object.__setattr__(self, "_parts", parts)
 
     @property
@@ -97,11 +105,12 @@ class CredentialProvider(Protocol):
         ...
 
 
-def _checked(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{name} is blank")
-    if not value.isprintable():
-        raise ValueError(f"{name} holds control characters")
-    return value
+def _problem(**parts: str) -> Exception | None:
+    for name, value in parts.items():
+        if not isinstance(value, str):
+            return TypeError(f"{name} must be a str, not {type(value).__name__}")
+        if not value.strip():
+            return ValueError(f"{name} is blank")
+        if not value.isprintable():
+            return ValueError(f"{name} holds control characters, perhaps a line end from a file")
+    return None

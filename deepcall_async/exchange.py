@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import select
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -36,7 +36,14 @@ from deepcall_async.errors import (
     UnexpectedReply,
 )
 
-__all__ = ["Answer", "DirectExchange", "Exchange", "PublicExchange", "direct_is_possible"]
+__all__ = [
+    "Answer",
+    "DirectExchange",
+    "Exchange",
+    "PublicExchange",
+    "direct_is_possible",
+    "end_now",
+]
 
 Answer: TypeAlias = tuple[int, Mapping[str, str], bytes | bytearray]
 """HTTP status, headers, decompressed body."""
@@ -150,13 +157,13 @@ class DirectExchange:
             handler = link.handler
             handler.set_response_params(read_until_eof=True, auto_decompress=True)
             link.transport.write(self._frame(path, body()))
-            message, payload = await handler.read()
-            while 100 <= message.code < 200 and message.code != 101:
-                message, payload = await handler.read()
+            link.head, payload = await handler.read()
+            while 100 <= link.head.code < 200 and link.head.code != 101:
+                link.head, payload = await handler.read()
             if payload.is_eof() and payload.total_bytes <= self._max_response_bytes:
                 content: bytes | bytearray | None = payload.read_nowait()
             else:
-                declared = message.headers.get("Content-Length")
+                declared = link.head.headers.get("Content-Length")
                 content = await _read_capped(payload, declared, self._max_response_bytes)
         except _FOREIGN as error:
             self._discard(link)
@@ -175,7 +182,8 @@ class DirectExchange:
             timer.cancel()
             self._busy.discard(link)
         # A body that ends with its connection looks whole when we ended the connection.
-        reason = link.reason()
+        reason, message = link.reason(), link.head
+        link.head = None
         if reason is not None or content is None or message.should_close or handler.should_close:
             self._discard(link)
         else:
@@ -191,8 +199,7 @@ class DirectExchange:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for scope in self._connecting:
-            scope.reschedule(self._loop.time())
+        end_now(self._connecting)
         for link in self._busy:
             link.end("closed")
         while self._idle:
@@ -229,16 +236,16 @@ class DirectExchange:
             async with scope:
                 self._connecting.add(scope)
                 connection = await self._connector.connect(self._request, [], _NO_TIMEOUT)
+                if not self._closed:
+                    return _Link(connection)
+                connection.close()
         except _FOREIGN as error:
             if self._closed:
                 return ClientClosed("the client was closed while it connected")
             return mapped(error, connecting=True)
         finally:
             self._connecting.discard(scope)
-        if self._closed:
-            connection.close()
-            return ClientClosed("the client was closed while it connected")
-        return _Link(connection)
+        return ClientClosed("the client was closed while it connected")
 
     def _park(self, link: _Link) -> None:
         # A server may answer before it has read everything; such a connection is out of step.
@@ -273,7 +280,9 @@ class _Link(asyncio.Protocol):
 
     def __init__(self, connection: Connection) -> None:
         handler, transport = connection.protocol, connection.transport
-        if handler is None or transport is None:
+        descriptor = -1 if transport is None else transport.get_extra_info("socket").fileno()
+        if handler is None or transport is None or descriptor < 0:
+            connection.close()
             raise ConnectionResetError("the connection was lost as soon as it was made")
         self.connection = connection
         self.handler: ResponseHandler = handler
@@ -281,7 +290,10 @@ class _Link(asyncio.Protocol):
         self.used = False
         self.idle_since = 0.0
         self._ended: Literal["timeout", "closed"] | None = None
-        self._has_bytes = _readability(transport.get_extra_info("socket").fileno())
+        self._has_bytes = _readability(descriptor)
+        # The answer's head stands here and not in a local variable: it may echo the request, and
+        # a traceback of a cancelled call shows locals.
+        self.head: Any = None
 
     def end(self, why: Literal["timeout", "closed"]) -> None:
         """End the request in flight."""
@@ -376,16 +388,16 @@ class PublicExchange:
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=_NO_TIMEOUT,
-                ) as response:
+                ) as payload.response:
                     content = await _read_capped(
-                        response.content,
-                        response.headers.get("Content-Length"),
+                        payload.response.content,
+                        payload.response.headers.get("Content-Length"),
                         self._max_response_bytes,
                     )
                     if content is None:
-                        response.close()
-                        return too_large(response.status, self._max_response_bytes)
-                    return response.status, response.headers, content
+                        payload.response.close()
+                        return too_large(payload.response.status, self._max_response_bytes)
+                    return payload.response.status, payload.response.headers, content
         except _FOREIGN as error:
             if self._closed:
                 return _closed_in_flight()
@@ -396,8 +408,7 @@ class PublicExchange:
     async def close(self) -> None:
         """See `Exchange.close`."""
         self._closed = True
-        for scope in self._in_flight:
-            scope.reschedule(asyncio.get_running_loop().time())
+        end_now(self._in_flight)
         while self._in_flight:
             await asyncio.sleep(0)
         if self._owned:
@@ -405,9 +416,13 @@ class PublicExchange:
 
 
 class _Body(BytesPayload):
-    """A body that knows whether any of it was handed to a connection."""
+    """A body that knows whether any of it was handed to a connection, and the answer to it.
+
+    The answer's head may echo the request, so it too stands where no traceback shows it.
+    """
 
     started = False
+    response: aiohttp.ClientResponse
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
         self.started = True
@@ -423,12 +438,36 @@ async def _read_capped(
     """
     if declared is not None and declared.isdigit() and int(declared) > limit:
         return None
-    content = bytearray()
-    while chunk := await stream.readany():
-        if len(content) + len(chunk) > limit:
-            return None
-        content += chunk
-    return content
+    content = _Content(limit)
+    while content.take(await stream.readany()):
+        pass
+    return content.data
+
+
+class _Content:
+    """A body as it grows: in an object, since a traceback would show a local variable."""
+
+    __slots__ = ("_limit", "data")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.data: bytearray | None = bytearray()
+
+    def take(self, chunk: bytes) -> bool:
+        """Append a chunk; False at the end, or when it is too much."""
+        if self.data is None or len(self.data) + len(chunk) > self._limit:
+            self.data = None
+            return False
+        self.data += chunk
+        return bool(chunk)
+
+
+def end_now(scopes: Iterable[asyncio.Timeout]) -> None:
+    """Let what waits under these scopes end with a TimeoutError at once."""
+    for scope in scopes:
+        # One whose time came in this very turn of the loop can no longer be moved.
+        if not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time())
 
 
 def _closed_in_flight() -> ClientClosed:

@@ -191,10 +191,14 @@ async def collect(
 
 async def _distinct(keys: AsyncIterable[H]) -> AsyncIterator[H]:
     seen: set[H] = set()
-    async for key in keys:
-        if key not in seen:
-            seen.add(key)
-            yield key
+    try:
+        async for key in keys:
+            if key not in seen:
+                seen.add(key)
+                yield key
+    finally:
+        if isinstance(keys, AsyncGenerator):
+            await keys.aclose()
 
 
 class FanOut(Generic[K, V]):
@@ -282,6 +286,8 @@ class FanOut(Generic[K, V]):
         return self
 
     async def __anext__(self) -> Outcome[K, V]:
+        if self._group is None:
+            raise RuntimeError("enter a fan-out first: `async with fan_out(...) as outcomes:`")
         while True:
             outcome = self._next()
             if outcome is not None:

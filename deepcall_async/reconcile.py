@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from deepcall_async import wire
-from deepcall_async.errors import OutcomeUnknown, UnexpectedReply
+from deepcall_async.errors import DeepCallError, OutcomeUnknown, UnexpectedReply
 from deepcall_async.models import AddedGroup, Group
 from deepcall_async.session import Session
 
@@ -28,6 +28,7 @@ async def add_and_reconcile(session: Session, name: str) -> AddedGroup:
     Raises:
         OutcomeUnknown: the answer was lost and not exactly one new group fits; those that do are
             its ``candidates``.
+        DeepCallError: the first list failed, so nothing was sent; or the group was refused.
     """
     call = wire.add(name)
     listing = wire.list_groups(name=None, group_id=None, quick=None, forward=None)
@@ -36,13 +37,18 @@ async def add_and_reconcile(session: Session, name: str) -> AddedGroup:
         return await session.call(call)
     except (OutcomeUnknown, UnexpectedReply) as error:
         lost = error
-    candidates = _candidates(await session.call(listing), before, name)
-    if len(candidates) == 1:
-        return AddedGroup(candidates[0].unique_id)
-    ids = ", ".join(str(group.unique_id) for group in candidates) or "none"
+    candidates: tuple[Group, ...] = ()
+    try:
+        candidates = _candidates(await session.call(listing), before, name)
+    except DeepCallError as error:
+        found = f"the groups could not be listed afterwards ({type(error).__name__})"
+    else:
+        if len(candidates) == 1:
+            return AddedGroup(candidates[0].unique_id)
+        ids = ", ".join(str(group.unique_id) for group in candidates) or "none"
+        found = f"{len(candidates)} new groups fit it (ids: {ids})"
     unknown = OutcomeUnknown(
-        f"{call.endpoint.name}: the answer was lost, and {len(candidates)} new groups fit it"
-        f" (ids: {ids}); nothing was sent again"
+        f"{call.endpoint.name}: the answer was lost, and {found}; nothing was sent again"
     )
     unknown.endpoint, unknown.attempts = lost.endpoint, lost.attempts
     unknown.candidates = candidates

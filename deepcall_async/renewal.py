@@ -91,9 +91,12 @@ class IdentitySource:
                     found = await self._provider.refresh(rejected.credentials)
             self.identity = Identity(found)
         except asyncio.CancelledError:
-            if not self._closed:
+            if self._closed:
+                return ClientClosed("the client was closed while its credentials were renewed")
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
                 raise
-            return ClientClosed("the client was closed while its credentials were renewed")
+            return self._fail("the credential provider cancelled itself")
         except Exception as error:
             return self._fail(f"the credential provider failed ({type(error).__name__})")
         finally:

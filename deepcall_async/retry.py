@@ -6,7 +6,7 @@ HTTP is known beyond what an error says of itself.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -96,11 +96,11 @@ class RetryBudget:
     """
 
     __slots__ = ("tokens",)
-    capacity = 10.0
-    refill = 0.1
+    capacity: ClassVar[float] = 10.0
+    refill: ClassVar[float] = 0.1
 
     def __init__(self) -> None:
-        self.tokens = self.capacity
+        self.tokens: float = self.capacity
 
     def __repr__(self) -> str:
         return f"<RetryBudget {self.tokens:.1f} of {self.capacity:.0f}>"

@@ -43,7 +43,9 @@ _NEVER_WAIT = 0.01  # seconds; aiohttp takes 0 for "wait for ever"
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-class _Refused(Exception):  # noqa: N818 - an answer of the API, not a failure of the sandbox
+class _Refused(Exception):
+    """An answer of the API, not a failure of the sandbox."""
+
     def __init__(self, code: int) -> None:
         self.code = code
 
@@ -136,6 +138,11 @@ class Sandbox:
     two users. One is the login: the vendor's example group 28, groups 2 and 3 and every group added
     belong to it, and its roster is the 11 agents of the vendor's example. All other groups belong
     to a second user with the larger roster. So an audit sees two rosters in one account.
+
+    Where the vendor's pages leave a choice: ``submitAssignGroupToAgent`` replaces the members and
+    refuses agents outside that roster, ``update`` without a status activates the group, a relation
+    without ``quick`` has the group and two empty arrays, and a filter that fits nothing gives an
+    empty list, or 1503 for a relation.
 
     The knobs are plain attributes and may be changed while the server runs, from any thread. An
     injected error is answered instead of acting; a dropped or slow request has been acted upon.
@@ -451,13 +458,13 @@ class Sandbox:
         )
 
     def _assign_agents(self, body: dict[str, Any]) -> bytes:
-        """Replace the group's members: the page does not say whether it replaces or adds."""
         group = self._required_group(body)
         members = _id_list(body.get("agent_unique_id"))
         receivers = set(_id_list(body.get("receive_call", [])))
         roster = {agent.unique_id: agent for agent in self._rosters[group.user_id]}
         if not roster.keys() >= set(members) or not receivers <= set(members):
             raise _Refused(1000)
+        # The page does not say whether members are replaced or added to.
         group.relations = tuple(
             Relation(agent_id, "Y" if agent_id in receivers else "N", group.user_id)
             for agent_id in members

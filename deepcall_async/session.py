@@ -14,6 +14,7 @@ import time
 import warnings
 from functools import partial
 from typing import TypeVar
+from weakref import WeakSet
 
 from aiohttp import ClientSession
 from aiolimiter import AsyncLimiter
@@ -27,7 +28,13 @@ from deepcall_async.errors import (
     GroupUnavailable,
     RequestTimeout,
 )
-from deepcall_async.exchange import DirectExchange, Exchange, PublicExchange, direct_is_possible
+from deepcall_async.exchange import (
+    DirectExchange,
+    Exchange,
+    PublicExchange,
+    direct_is_possible,
+    end_now,
+)
 from deepcall_async.renewal import IdentitySource
 from deepcall_async.retry import RetryBudget, RetryPolicy, may_have_applied, settle, worth_repeating
 from deepcall_async.signals import attempt_observer
@@ -37,7 +44,7 @@ __all__ = ["Pool", "PoolSettings", "Session", "Stats"]
 
 T = TypeVar("T")
 
-log = logging.getLogger("deepcall_async")
+log: logging.Logger = logging.getLogger("deepcall_async")
 
 
 class Stats(Struct, frozen=True):
@@ -67,11 +74,13 @@ class Pool:
 
     def __init__(self, settings: PoolSettings) -> None:
         self.settings = settings
-        self.budget = RetryBudget()
-        self.rosters = Rosters()
-        self.requests = 0
-        self.retries = 0
-        self.closed = False
+        self.budget: RetryBudget = RetryBudget()
+        self.rosters: Rosters = Rosters()
+        self.requests: int = 0
+        self.retries: int = 0
+        self.closed: bool = False
+        # Weakly: a backend may make a sibling for every request it serves.
+        self.sources: WeakSet[IdentitySource] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._exchange: Exchange | None = None
         self._slots = asyncio.Semaphore(settings.max_connections)
@@ -99,9 +108,8 @@ class Pool:
         self._loop = loop
         settings = self.settings
         if settings.per_second is not None:
-            # Below one a second the period grows instead of the burst.
-            burst = max(1.0, settings.per_second)
-            self._limiter = AsyncLimiter(burst, burst / settings.per_second)
+            # One at a time, evenly spaced: a full bucket would let twice the rate out at first.
+            self._limiter = AsyncLimiter(1, 1 / settings.per_second)
         public = settings.borrowed is not None or settings.trust_env
         if not public and not direct_is_possible():
             warnings.warn(
@@ -142,13 +150,17 @@ class Pool:
         if self._limiter is None and not slots.locked():
             await slots.acquire()
             return None
+        held = False
         scope = asyncio.timeout(None if end is None else end - time.monotonic())
         self._waiting.add(scope)
         try:
             async with scope:
+                await slots.acquire()
+                held = True
+                # After the slot: a turn taken while waiting for one would add up to a burst.
                 if self._limiter is not None:
                     await self._limiter.acquire()
-                await slots.acquire()
+                held = False
         except TimeoutError:
             if self.closed:
                 return ClientClosed("the client was closed before the request was sent")
@@ -157,9 +169,8 @@ class Pool:
             return late
         finally:
             self._waiting.discard(scope)
-        if self.closed:
-            slots.release()
-            return ClientClosed("the client was closed before the request was sent")
+            if held:
+                slots.release()
         return None
 
     def leave(self) -> None:
@@ -182,16 +193,16 @@ class Pool:
 
     async def aclose(self) -> None:
         """End what is in flight or waiting, and close what this pool opened."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("a client is closed on the event loop it was used on")
         if self.closed:
             return
         self.closed = True
-        if self._exchange is None:
-            return
-        if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError("a client is closed on the event loop it was used on")
-        for scope in self._waiting:
-            scope.reschedule(asyncio.get_running_loop().time())
-        await self._exchange.close()
+        for source in self.sources:
+            source.close()
+        end_now(self._waiting)
+        if self._exchange is not None:
+            await self._exchange.close()
 
 
 class Session:
@@ -211,7 +222,8 @@ class Session:
         self.source = source
         self.timeout = timeout
         self.retry = retry
-        self.closed = False
+        self.closed: bool = False
+        pool.sources.add(source)
 
     async def call(self, call: Call[T]) -> T:
         """Carry a call to its end.
@@ -247,6 +259,9 @@ class Session:
         if self.retry.deadline is not None:
             end = start + self.retry.deadline
         error = await pool.enter(end)
+        if error is None and (self.closed or pool.closed):
+            pool.leave()
+            error = ClientClosed("the client was closed before the request was sent")
         if error is not None:
             return self._named(error, call, number - 1), identity
         sent = time.monotonic()
@@ -327,6 +342,9 @@ class Session:
                 if delay is None or not pool.budget.spend():
                     break
                 if not await pool.sleep(delay):
+                    closed = ClientClosed("the client was closed before another attempt")
+                    closed.__cause__ = error
+                    error = self._named(closed, call, attempts)
                     break
                 counted += 1
             pool.retries += 1
@@ -356,5 +374,6 @@ def _outcome(result: object) -> str:
 
 
 def _slots_of(session: ClientSession) -> int:
-    limit = session.connector.limit if session.connector is not None else 0
-    return limit or 2**31
+    connector = session.connector
+    limits = (connector.limit, connector.limit_per_host) if connector is not None else ()
+    return min((limit for limit in limits if limit), default=2**31)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -77,9 +77,9 @@ class Identity:
         else:
             fields = {"userId": credentials.user_id, "token": credentials.token}
             hidden = [credentials.token]
-        self.credentials = credentials
-        self.head = msgspec.json.encode(fields)[:-1]
-        self.secrets = spellings(hidden)
+        self.credentials: SessionId | UserToken = credentials
+        self.head: bytes = msgspec.json.encode(fields)[:-1]
+        self.secrets: tuple[str, ...] = spellings(hidden)
 
     def body(self, call: Call[Any]) -> bytes:
         """The request body: these credentials and the call's own fields."""
@@ -93,7 +93,7 @@ class Rosters:
     """
 
     __slots__ = ("_seen",)
-    capacity = 8
+    capacity: ClassVar[int] = 8
 
     def __init__(self) -> None:
         self._seen: list[tuple[bytes, tuple[Agent, ...]]] = []

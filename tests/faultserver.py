@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, NoReturn, Self, TypeAlias
 
 
 class Step:
@@ -108,21 +107,52 @@ class Received:
 Reaction: TypeAlias = Early | Sequence[Step] | Callable[[Received], Sequence[Step]]
 
 
-class _Gone(Exception):  # noqa: N818 - the usual end of a connection
+class _Gone(Exception):
     """The connection ended, by either side."""
 
 
 @dataclass(slots=True, eq=False)
 class _Connection:
     number: int
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    socket: socket.socket
+    reader: asyncio.StreamReader = field(default_factory=asyncio.StreamReader)
+    writer: asyncio.StreamWriter | None = None
     buffer: bytearray = field(default_factory=bytearray)
     requests: int = 0
     idle: bool = False
 
-    def option(self, level: int, name: int, value: int | bytes) -> None:
-        self.writer.get_extra_info("socket").setsockopt(level, name, value)
+    async def open(self, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        protocol = asyncio.StreamReaderProtocol(self.reader)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol, self.socket, ssl=context
+        )
+        self.writer = asyncio.StreamWriter(transport, protocol, self.reader, loop)
+
+    async def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+            with contextlib.suppress(OSError):
+                await self.writer.wait_closed()
+
+    def abort(self) -> None:
+        if self.writer:
+            self.writer.transport.abort()
+        else:
+            self.socket.close()
+
+    def reset(self) -> NoReturn:
+        # Without time to linger, the kernel answers a close with an RST.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
+        raise _Gone
+
+    async def write(self, data: bytes) -> None:
+        assert self.writer is not None
+        if self.writer.transport.is_closing():
+            raise _Gone
+        self.writer.write(data)
+        await self.writer.drain()
 
     async def fill(self) -> None:
         if not (data := await self.reader.read(65536)):
@@ -140,7 +170,8 @@ class FaultServer:
     """Answers the nth request it begins to see with the nth reaction; the last one repeats.
 
     ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
-    may wait for its next request. With ``ssl`` the same happens inside TLS.
+    may wait for its next request. With ``ssl`` the same happens inside TLS. Connections whose
+    numbers are in ``drop`` are reset as soon as they are accepted, before any TLS.
 
     Attributes:
         ledger: every request that arrived whole, in order.
@@ -155,30 +186,33 @@ class FaultServer:
         ssl: ssl.SSLContext | None = None,
         on_connect: Sequence[Step] | Callable[[int], Sequence[Step]] = (),
         close_idle_after: float | None = None,
+        drop: Container[int] = (),
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.ledger: list[Received] = []
         self.connections = self.begun = self.sent = 0
         self._script, self._on_connect, self._ssl = script, on_connect, ssl
-        self._close_idle_after, self._host, self._port = close_idle_after, host, 0
+        self._close_idle_after, self._drop = close_idle_after, drop
+        self._host, self._port = host, port
         self._broken: list[BaseException] = []
         self._live: dict[asyncio.Task[None], _Connection] = {}
         self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.get_running_loop().create_server(
-            self._accept, self._host, 0, backlog=1024
-        )
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._listener = socket.create_server((self._host, self._port), backlog=1024)
+        self._listener.setblocking(False)
+        self._port = self._listener.getsockname()[1]
+        self._accepting = asyncio.create_task(self._accept())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        self._accepting.cancel()
         for task, connection in self._live.items():
-            connection.writer.transport.abort()
+            connection.abort()
             task.cancel()
-        await asyncio.gather(*self._live, return_exceptions=True)
-        await self._server.wait_closed()
+        await asyncio.gather(self._accepting, *self._live, return_exceptions=True)
+        self._listener.close()
         if self._broken:
             raise self._broken[0]
 
@@ -209,16 +243,15 @@ class FaultServer:
     def push(self, data: bytes, connection: int | None = None) -> None:
         """Write bytes that nobody asked for to one connection, or to all that are open."""
         for each in self._live.values():
-            if connection in (None, each.number):
+            if connection in (None, each.number) and each.writer:
                 each.writer.write(data)
 
     def close_idle(self) -> int:
         """Shut the idle connections at once, before the loop can tell anyone; gives how many."""
         idle = [each for each in self._live.values() if each.idle]
         for each in idle:
-            handle = os.dup(each.writer.get_extra_info("socket").fileno())
-            with socket.socket(fileno=handle) as twin, contextlib.suppress(OSError):
-                twin.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                each.socket.shutdown(socket.SHUT_RDWR)
         return len(idle)
 
     async def until(self, condition: Callable[[Self], bool], seconds: float = 5.0) -> None:
@@ -231,39 +264,30 @@ class FaultServer:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _accept(self) -> asyncio.StreamReaderProtocol:
-        self.connections += 1
-        number = self.connections
-
-        def ready(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connection = _Connection(number, reader, writer)
-            if self._ssl:
-                # What the client says first belongs to the handshake, which begins a turn later.
-                cast("asyncio.Transport", writer.transport).pause_reading()
-            task = asyncio.get_running_loop().create_task(self._serve(connection))
+    async def _accept(self) -> None:
+        while True:
+            accepted, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connections += 1
+            connection = _Connection(self.connections, accepted)
+            task = asyncio.create_task(self._serve(connection))
             self._live[task] = connection
             task.add_done_callback(self._ended)
 
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), ready)
-
     async def _serve(self, connection: _Connection) -> None:
-        try:
-            with contextlib.suppress(_Gone, OSError):
-                connection.option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._ssl:
-                    await connection.writer.start_tls(self._ssl)
-                steps = self._on_connect
-                await self._run(steps(connection.number) if callable(steps) else steps, connection)
-                while True:
-                    await self._exchange(connection)
-            connection.writer.close()
-            with contextlib.suppress(OSError):
-                await connection.writer.wait_closed()
-        finally:
-            connection.writer.transport.abort()
+        # How a connection ends is the script's business or the client's, never an error here.
+        with contextlib.suppress(_Gone, OSError):
+            if connection.number in self._drop:
+                connection.reset()
+            await connection.open(self._ssl)
+            steps = self._on_connect
+            await self._run(steps(connection.number) if callable(steps) else steps, connection)
+            while True:
+                await self._exchange(connection)
+        await connection.close()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._live[task]
+        self._live.pop(task).abort()
         if not task.cancelled() and (broken := task.exception()):
             self._broken.append(broken)
         self._notify()
@@ -324,14 +348,11 @@ class FaultServer:
                 case Stall():
                     await connection.linger(None)
                 case Reset():
-                    # Without time to linger, the kernel answers a close with an RST.
-                    linger = struct.pack("ii", 1, 0)
-                    connection.option(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    connection.writer.transport.abort()
-                    raise _Gone
+                    connection.reset()
                 case Fin():
                     raise _Gone
                 case HalfClose():
+                    assert connection.writer is not None
                     connection.writer.write_eof()
                 case Commit():
                     assert request is not None, "only a whole request can be committed"
@@ -347,10 +368,7 @@ class FaultServer:
         while step.repeat is None or rounds < step.repeat:
             rounds += 1
             for piece in pieces:
-                if connection.writer.transport.is_closing():
-                    raise _Gone
-                connection.writer.write(piece)
-                await connection.writer.drain()
+                await connection.write(piece)
                 self.sent += len(piece)
                 # Two turns of the loop: one to send this segment, and one for a client on the same
                 # loop to read it before the next one joins it.

@@ -305,6 +305,18 @@ async def test_certificates(kind: str) -> None:
         assert server.connections == 1
 
 
+async def test_dropping_connections_before_tls() -> None:
+    certificates = Certificates()
+    async with FaultServer(serve, ssl=certificates.good, drop={1}) as server:
+        with pytest.raises(ConnectionResetError):
+            await connect(server, certificates.client()).__aenter__()
+        async with connect(server, certificates.client()):
+            await server.until(lambda s: s.idle_connections == 1)
+        port = server.port
+    async with FaultServer(serve, port=port) as server, connect(server):
+        assert server.port == port
+
+
 async def test_steps_work_inside_tls() -> None:
     certificates = Certificates()
     script = [Commit(), Send(b"abc"), Reset()], [Send(b"abc"), Fin()]

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from deepcall_async.sandbox import Sandbox
+from deepcall_async.sandbox_data import demo_account
 
 pytestmark = pytest.mark.anyio
 
@@ -221,6 +222,24 @@ async def test_assign_agents_replaces_the_members(http: aiohttp.ClientSession) -
         ]
         assert (await call("list"))["response"][0]["agents"] == ["#9 Sumit", "#5 Brijendra"]
         assert len(relation["agentData"]) == 11
+
+
+async def test_a_list_shows_every_change_at_once(http: aiohttp.ClientSession) -> None:
+    async with Sandbox(groups=1, now=NOW) as server:
+        call = Caller(http, server)
+        seen = [(await call("list"))["response"]]
+        changes: list[tuple[str, dict[str, Any]]] = [
+            ("add", {"name": "Sales"}),
+            ("update", {"groupId": 29, "name": "Sales EU"}),
+            ("submitAssignGroupToAgent", {"groupId": 29, "agent_unique_id": [9]}),
+            ("delete", {"groupId": 28}),
+        ]
+        for verb, fields in changes:
+            assert (await call(verb, **fields))["status"] == "success"
+            seen.append((await call("list"))["response"])
+            assert seen[-1] != seen[-2], verb
+        (left,) = seen[-1]
+        assert (left["name"], left["agents"]) == ("Sales EU", ["#9 Sumit"])
 
 
 async def test_list_filters_by_id_and_by_part_of_a_name(http: aiohttp.ClientSession) -> None:
@@ -530,7 +549,7 @@ async def test_it_stops_at_once_with_requests_waiting(http: aiohttp.ClientSessio
         async with Sandbox(groups=0, latency=60) as server:
             call = Caller(http, server)
             waiting = [asyncio.create_task(call("list")) for _ in range(3)]
-            while server.requests["list"] < 3:  # noqa: ASYNC110 - the counter is what is there
+            while server.requests["list"] < 3:
                 await asyncio.sleep(0.001)
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, aiohttp.ClientConnectionError) for result in results)
@@ -715,6 +734,16 @@ async def test_an_account_has_two_rosters(http: aiohttp.ClientSession) -> None:
         sizes = {user: len(json.loads(next(iter(each)))) for user, each in rosters.items()}
         assert sizes.pop(server.user_id) == 11
         assert list(sizes.values()) == [70]
+
+
+def test_no_two_teams_are_the_same_by_chance() -> None:
+    account = demo_account(groups=10_000, agents=60, seed=0, now=NOW)
+    teams = Counter(
+        frozenset(row.agent_id for row in group.relations if row.receive_call == "Y")
+        for group in account.groups.values()
+    )
+    assert [n for team, n in teams.items() if n > 1 and len(team) > 1] == [2]
+    assert account.planted["N004"] == (22, 23)
 
 
 async def test_a_large_account_is_built_and_served_quickly(http: aiohttp.ClientSession) -> None:

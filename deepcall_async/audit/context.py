@@ -1,0 +1,196 @@
+"""What rules read: a snapshot, indexed once.
+
+Law: one pass over the relations, linear in their number; rules then look up and never search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from deepcall_async.audit.finding import Finding
+from deepcall_async.audit.settings import Mute, Thresholds
+from deepcall_async.audit.snapshot import Snapshot
+from deepcall_async.audit.words import agent_label, group_label
+from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
+
+__all__ = ["Context", "GroupView", "Roster", "created_seconds", "in_milliseconds"]
+
+Roster: TypeAlias = Mapping[int, Agent]
+"""Agents by their id."""
+
+_MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; as milliseconds, 1973
+
+
+class GroupView(Struct, frozen=True, eq=False):
+    """A group that was read, with its relations sorted out.
+
+    ``rows`` are the relations that name this group, ``strays`` those that name another one.
+    ``members`` and ``receivers`` are agent ids; ``roster`` is the one that came with the reply.
+    """
+
+    id: int
+    group: Group
+    rows: tuple[AgentRelation, ...]
+    strays: tuple[AgentRelation, ...]
+    members: frozenset[int]
+    receivers: frozenset[int]
+    roster: Roster
+
+    @property
+    def active(self) -> bool:
+        """Whether calls reach the group: status 1, or a status that the server left out.
+
+        Leaving it out must not silence the rules about callers who ring nobody, and the vendor
+        gives 1 as the default.
+        """
+        return self.group.status in (1, None)
+
+    @property
+    def label(self) -> str:
+        """The group's name and id, as messages show them."""
+        return group_label(self.id, self.group)
+
+    def agent(self, agent_id: int) -> str:
+        """An agent's name and id, as messages show them."""
+        return agent_label(agent_id, self.roster.get(agent_id))
+
+
+class Context(Struct, frozen=True, kw_only=True, eq=False):
+    """What a rule may ask.
+
+    Args:
+        snapshot: the run's raw result.
+        thresholds: where to draw lines.
+        now: when the account was looked at; None when nobody said, and then nothing is too old.
+        groups: the groups that were read, by id.
+        known: the record of every group that the run knows of, read or not.
+        agents: every agent of every roster, by id.
+        memberships: the groups an agent is in, by agent id.
+        receiving: the groups an agent receives calls in, by agent id.
+        unclear: agents with a flag that is neither Y nor N.
+        whole_rosters: whether a reply's roster is the whole account's (or one of its users'), not
+            only the agents of the group.
+        before: the same of the baseline; None without one.
+        mutes: the mutes given.
+        found: for rules that run last, what the others found.
+        rules: every rule's id, and whether it ran before those that run last.
+    """
+
+    snapshot: Snapshot
+    thresholds: Thresholds
+    now: datetime | None
+    groups: dict[int, GroupView]
+    known: dict[int, Group]
+    agents: dict[int, Agent]
+    memberships: dict[int, list[GroupView]]
+    receiving: dict[int, list[GroupView]]
+    unclear: frozenset[int]
+    whole_rosters: bool
+    before: Context | None = None
+    mutes: tuple[Mute, ...] = ()
+    found: Sequence[Finding] = ()
+    rules: Mapping[str, bool] = {}
+
+    @property
+    def whole(self) -> bool:
+        """Whether every group of the account was read."""
+        return self.snapshot.run.whole_account and self.snapshot.complete
+
+    def label(self, group_id: int) -> str:
+        """A group's name and id, as messages show them."""
+        return group_label(group_id, self.snapshot.group(group_id))
+
+    def agent(self, agent_id: int) -> str:
+        """An agent's name and id, as messages show them."""
+        return agent_label(agent_id, self.agents.get(agent_id))
+
+    def active(self) -> Iterable[GroupView]:
+        """The active groups that were read."""
+        return (view for view in self.groups.values() if view.active)
+
+    @classmethod
+    def of(
+        cls,
+        snapshot: Snapshot,
+        *,
+        thresholds: Thresholds = Thresholds(),  # noqa: B008  (frozen)
+        now: datetime | None = None,
+        before: Context | None = None,
+        mutes: tuple[Mute, ...] = (),
+    ) -> Context:
+        """Index a snapshot.
+
+        Args:
+            snapshot: what to index.
+            thresholds: where rules draw lines.
+            now: when the account was looked at.
+            before: the baseline, indexed.
+            mutes: findings that are known and accepted.
+        """
+        rosters: dict[int, Roster] = {}
+        agents: dict[int, Agent] = {}
+        for roster in snapshot.rosters:
+            found = {agent.unique_id: agent for agent in roster}
+            rosters[id(roster)] = found
+            agents.update(found)
+        groups: dict[int, GroupView] = {}
+        memberships: dict[int, list[GroupView]] = {}
+        receiving: dict[int, list[GroupView]] = {}
+        unclear: set[int] = set()
+        whole_rosters = False
+        for group_id, relation in snapshot.relations.items():
+            view = _view(group_id, relation, rosters[id(relation.agents)])
+            groups[group_id] = view
+            for agent_id in view.members:
+                memberships.setdefault(agent_id, []).append(view)
+            for agent_id in view.receivers:
+                receiving.setdefault(agent_id, []).append(view)
+            unclear.update(r.agent_id for r in view.rows if r.receive_call not in ("Y", "N"))
+            whole_rosters = whole_rosters or not view.roster.keys() <= view.members
+        return cls(
+            snapshot=snapshot,
+            thresholds=thresholds,
+            now=now,
+            groups=groups,
+            known={
+                group_id: group
+                for group_id in snapshot.asked
+                if group_id not in snapshot.gone and (group := snapshot.group(group_id)) is not None
+            },
+            agents=agents,
+            memberships=memberships,
+            receiving=receiving,
+            unclear=frozenset(unclear),
+            whole_rosters=whole_rosters,
+            before=before,
+            mutes=mutes,
+        )
+
+
+def in_milliseconds(create_date: int) -> bool:
+    """Whether a create date was given in milliseconds where seconds belong."""
+    return create_date > _MILLISECONDS_FROM
+
+
+def created_seconds(group: Group) -> float | None:
+    """Give a group's create date in Unix seconds, or None when there is none to rely on."""
+    if group.create_date is None or group.create_date <= 0:
+        return None
+    return group.create_date / 1000 if in_milliseconds(group.create_date) else group.create_date
+
+
+def _view(group_id: int, relation: GroupAgentRelation, roster: Roster) -> GroupView:
+    rows = relation.relations
+    strays: tuple[AgentRelation, ...] = ()
+    if any(row.group_id != group_id for row in rows):
+        strays = tuple(row for row in rows if row.group_id != group_id)
+        rows = tuple(row for row in rows if row.group_id == group_id)
+    members = frozenset([row.agent_id for row in rows])
+    receivers = frozenset([row.agent_id for row in rows if row.receive_call == "Y"])
+    if receivers == members:
+        receivers = members  # one set instead of two, in most groups
+    return GroupView(group_id, relation.group, rows, strays, members, receivers, roster)

@@ -1,0 +1,70 @@
+"""What an audit has to say: findings, and how grave they are.
+
+Law: plain frozen data. Nothing here knows a rule or a format.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
+
+__all__ = ["SEVERITIES", "Evidence", "Finding", "Hit", "Severity", "rank"]
+
+Severity: TypeAlias = Literal["critical", "high", "medium", "low", "info"]
+"""How grave a finding is."""
+
+SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "low", "info")
+"""All severities, gravest first."""
+
+Evidence: TypeAlias = dict[str, Any]
+"""The facts behind a finding, as JSON can hold them."""
+
+_RANK = {severity: place for place, severity in enumerate(SEVERITIES)}
+
+
+def rank(severity: Severity) -> int:
+    """Place a severity: 0 is the gravest."""
+    return _RANK[severity]
+
+
+class Hit(Struct, frozen=True, kw_only=True):
+    """What a rule's function yields; the rule itself adds its id and severity.
+
+    Args:
+        message: who and what, as a sentence.
+        group_id: the group concerned, if it is one.
+        agent_id: the agent concerned, if it is one.
+        evidence: the facts, as JSON can hold them.
+        key: tells apart findings of one rule about the same group and agent.
+        severity: in place of the rule's own.
+    """
+
+    message: str
+    group_id: int | None = None
+    agent_id: int | None = None
+    evidence: Evidence = {}
+    key: str = ""
+    severity: Severity | None = None
+
+
+class Finding(Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One thing that one rule found.
+
+    ``new`` says whether the baseline lacked it; None without a baseline. ``key`` tells apart
+    findings of one rule about the same group and agent.
+    """
+
+    rule: str
+    severity: Severity
+    group_id: int | None
+    agent_id: int | None
+    message: str
+    evidence: Evidence
+    key: str = ""
+    new: bool | None = None
+
+    @property
+    def identity(self) -> tuple[str, str, int | None, int | None, str]:
+        """What makes it the same finding in another run; one that got graver is another."""
+        return (self.rule, self.severity, self.group_id, self.agent_id, self.key)

@@ -1,0 +1,97 @@
+"""What a rule is.
+
+Law: a rule is a pure function from a `Context` to hits, with the words that explain it beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from deepcall_async.audit.context import Context
+from deepcall_async.audit.finding import SEVERITIES, Finding, Hit, Severity
+
+__all__ = ["Check", "Rule", "rule"]
+
+Check: TypeAlias = Callable[[Context], Iterable[Hit]]
+"""A rule's function."""
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """One rule of an audit.
+
+    Args:
+        id: short and stable, such as ``"G002"``: what mutes, options and other runs refer to.
+        name: the same in words, such as ``"nobody-receives"``.
+        severity: of its findings, unless a hit says otherwise.
+        meaning: what it means when it fires, in one line.
+        fix: what to do then, in one line.
+        check: the function.
+        compares: it needs a baseline and does not run without one.
+        last: it runs after all others and sees in ``Context.found`` what they found.
+
+    Raises:
+        ValueError: the id is blank or the severity is none that exists.
+    """
+
+    id: str
+    name: str
+    severity: Severity
+    meaning: str
+    fix: str
+    check: Check
+    compares: bool = False
+    last: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.id.strip() or self.severity not in SEVERITIES:
+            raise ValueError(f"rule {self.id!r}: it needs an id and one of {', '.join(SEVERITIES)}")
+
+    def find(self, context: Context) -> Iterator[Finding]:
+        """Run the rule.
+
+        Args:
+            context: what to judge.
+
+        Returns:
+            Its findings, in the order of its hits.
+        """
+        for hit in self.check(context):
+            yield Finding(
+                rule=self.id,
+                severity=hit.severity or self.severity,
+                group_id=hit.group_id,
+                agent_id=hit.agent_id,
+                message=hit.message,
+                evidence=hit.evidence,
+                key=hit.key,
+            )
+
+
+def rule(
+    id: str,  # noqa: A002  (the name users know it by)
+    name: str,
+    severity: Severity,
+    *,
+    meaning: str,
+    fix: str,
+    compares: bool = False,
+    last: bool = False,
+) -> Callable[[Check], Rule]:
+    """Turn a function from `Context` to `Hit`s into a `Rule`; see there for the arguments."""
+
+    def decorate(check: Check) -> Rule:
+        return Rule(
+            id=id,
+            name=name,
+            severity=severity,
+            meaning=meaning,
+            fix=fix,
+            check=check,
+            compares=compares,
+            last=last,
+        )
+
+    return decorate
