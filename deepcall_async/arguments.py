@@ -19,8 +19,11 @@ def group_id(value: int | str) -> str:
     return _identifier("group_id", value)
 
 
-def number_or_text(identifier: str) -> int | str:
-    """The id as a number when it is written as one, such as ``"28"`` but not ``"028"``."""
+def number_or_text(group_id: int | str) -> int | str:
+    """A group's id as a number when it is one or is written as one: ``"28"`` but not ``"028"``."""
+    if type(group_id) is int and 0 <= group_id <= _LARGEST_ID:
+        return group_id
+    identifier = _identifier("group_id", group_id)
     if identifier.isascii() and identifier.isdigit() and str(int(identifier)) == identifier:
         return int(identifier)
     return identifier

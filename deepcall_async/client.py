@@ -96,6 +96,11 @@ class DeepCall:
         return self._groups
 
     @property
+    def base_url(self) -> str:
+        """The service's address."""
+        return self._session.pool.settings.base_url
+
+    @property
     def stats(self) -> Stats:
         """What this client and its siblings have sent so far."""
         pool = self._session.pool

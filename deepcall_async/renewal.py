@@ -22,7 +22,7 @@ class IdentitySource:
     """The identity of a client: fixed, or renewed through a provider.
 
     Args:
-        credentials: fixed credentials, or where they come from.
+        credentials: fixed credentials, or where they come from; only the latter are ``renewable``.
         timeout: seconds the provider may take.
     """
 
@@ -30,6 +30,7 @@ class IdentitySource:
         self, credentials: SessionId | UserToken | CredentialProvider, *, timeout: float
     ) -> None:
         self.identity: Identity | None = None
+        self.renewable: bool = False
         self._provider: CredentialProvider | None = None
         self._timeout = timeout
         self._task: asyncio.Task[Identity | DeepCallError] | None = None
@@ -39,18 +40,13 @@ class IdentitySource:
         if isinstance(credentials, (SessionId, UserToken)):
             self.identity = Identity(credentials)
         elif isinstance(credentials, CredentialProvider):
-            self._provider = credentials
+            self._provider, self.renewable = credentials, True
         else:
             # The value may well be a secret, so only its type is named.
             raise TypeError(
                 "credentials must be a SessionId, a UserToken or a CredentialProvider, not"
                 f" {type(credentials).__name__}"
             )
-
-    @property
-    def renewable(self) -> bool:
-        """Whether rejected credentials can be renewed."""
-        return self._provider is not None
 
     async def get(self) -> Identity | DeepCallError:
         """The identity to call under."""

@@ -12,7 +12,9 @@ import logging
 import random
 import time
 import warnings
+from collections import deque
 from functools import partial
+from threading import get_ident
 from typing import TypeVar
 from weakref import WeakSet
 
@@ -82,8 +84,11 @@ class Pool:
         # Weakly: a backend may make a sibling for every request it serves.
         self.sources: WeakSet[IdentitySource] = WeakSet()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._exchange: Exchange | None = None
-        self._slots = asyncio.Semaphore(settings.max_connections)
+        # A counter and a queue: a semaphore's coroutines cost more than a fifth of a whole attempt.
+        self._free = settings.max_connections
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._limiter: AsyncLimiter | None = None
         self._waiting: set[asyncio.Timeout] = set()
 
@@ -97,15 +102,22 @@ class Pool:
         Raises:
             RuntimeError: the running event loop is not the one the pool belongs to.
         """
-        loop = asyncio.get_running_loop()
-        if self._exchange is not None and loop is self._loop:
+        # A thread runs one loop at a time. Asking for the running one instead would cost a system
+        # call before Python 3.12.
+        if (
+            self._exchange is not None
+            and self._loop is not None
+            and self._loop.is_running()
+            and get_ident() == self._thread
+        ):
             return self._exchange
+        loop = asyncio.get_running_loop()
         if self._loop is not None:
             raise RuntimeError(
                 "this client belongs to another event loop: make one client per loop, or close it"
                 " with `await client.aclose()` and make a new one"
             )
-        self._loop = loop
+        self._loop, self._thread = loop, get_ident()
         settings = self.settings
         if settings.per_second is not None:
             # One at a time, evenly spaced: a full bucket would let twice the rate out at first.
@@ -127,9 +139,7 @@ class Pool:
                 trust_env=settings.trust_env,
             )
             if settings.borrowed is not None:
-                self._slots = asyncio.Semaphore(
-                    min(settings.max_connections, _slots_of(settings.borrowed))
-                )
+                self._free = min(settings.max_connections, _slots_of(settings.borrowed))
         else:
             self._exchange = DirectExchange(
                 settings.base_url,
@@ -137,6 +147,13 @@ class Pool:
                 max_response_bytes=settings.max_response_bytes,
             )
         return self._exchange
+
+    def enter_now(self) -> bool:
+        """Take a free slot, if there is one and no rate to keep."""
+        if self._free > 0 and self._limiter is None:
+            self._free -= 1
+            return True
+        return False
 
     async def enter(self, end: float | None) -> DeepCallError | None:
         """Wait for the rate and for a slot; give an error instead of a slot when that failed.
@@ -146,16 +163,12 @@ class Pool:
         Args:
             end: the monotonic time in seconds by which the whole call must end.
         """
-        slots = self._slots
-        if self._limiter is None and not slots.locked():
-            await slots.acquire()
-            return None
         held = False
         scope = asyncio.timeout(None if end is None else end - time.monotonic())
         self._waiting.add(scope)
         try:
             async with scope:
-                await slots.acquire()
+                await self._slot()
                 held = True
                 # After the slot: a turn taken while waiting for one would add up to a burst.
                 if self._limiter is not None:
@@ -170,12 +183,32 @@ class Pool:
         finally:
             self._waiting.discard(scope)
             if held:
-                slots.release()
+                self.leave()
         return None
 
     def leave(self) -> None:
         """Give the slot back."""
-        self._slots.release()
+        # To the longest waiting, past those that gave up.
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._free += 1
+
+    async def _slot(self) -> None:
+        if self._free > 0:
+            self._free -= 1
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # The slot may have come in the very turn in which the waiting was given up.
+            if waiter.done() and not waiter.cancelled():
+                self.leave()
+            raise
 
     async def sleep(self, seconds: float) -> bool:
         """Wait; False when the pool was closed meanwhile."""
@@ -258,7 +291,7 @@ class Session:
         timeout, end = self.timeout, None
         if self.retry.deadline is not None:
             end = start + self.retry.deadline
-        error = await pool.enter(end)
+        error = None if pool.enter_now() else await pool.enter(end)
         if error is None and (self.closed or pool.closed):
             pool.leave()
             error = ClientClosed("the client was closed before the request was sent")

@@ -9,36 +9,49 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from deepcall_async.credentials import SessionId, UserToken
 from deepcall_async.version import __version__
 
-__all__ = ["base_url", "credentials_from_environment", "positive", "user_agent", "whole"]
+__all__ = [
+    "base_url",
+    "credentials_from",
+    "credentials_from_environment",
+    "positive",
+    "user_agent",
+    "whole",
+]
 
 DEFAULT_BASE_URL = "https://v4-api.deepcall.com"
+_NAMES = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
+
+
+def credentials_from(found: Mapping[str, str], where: str = "the file") -> SessionId | UserToken:
+    """The credentials under DEEPCALL_SSID, or under DEEPCALL_USER_ID and DEEPCALL_TOKEN."""
+    ssid, user, token = (bool(found.get(name)) for name in _NAMES)
+    if ssid and (user or token):
+        raise ValueError(
+            f"{where} holds both kinds of credentials: leave out DEEPCALL_SSID, or"
+            " DEEPCALL_USER_ID and DEEPCALL_TOKEN"
+        )
+    if ssid:
+        return SessionId(found["DEEPCALL_SSID"])
+    if user and token:
+        return UserToken(found["DEEPCALL_USER_ID"], found["DEEPCALL_TOKEN"])
+    if user or token:
+        there, missing = _NAMES[1:] if user else _NAMES[:0:-1]
+        raise ValueError(f"{where} holds {there} but not {missing}: give both")
+    raise ValueError(
+        f"{where} holds no credentials: give DEEPCALL_SSID, or DEEPCALL_USER_ID and"
+        " DEEPCALL_TOKEN; in code, SessionId(...) or UserToken(..., ...)"
+    )
 
 
 def credentials_from_environment() -> SessionId | UserToken:
-    """The credentials in DEEPCALL_SSID, or in DEEPCALL_USER_ID and DEEPCALL_TOKEN."""
-    names = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
-    found = [name for name in names if os.environ.get(name)]
-    if found == ["DEEPCALL_SSID"]:
-        return SessionId(os.environ["DEEPCALL_SSID"])
-    if found == ["DEEPCALL_USER_ID", "DEEPCALL_TOKEN"]:
-        return UserToken(os.environ["DEEPCALL_USER_ID"], os.environ["DEEPCALL_TOKEN"])
-    if "DEEPCALL_SSID" in found:
-        raise ValueError(
-            "the environment holds both kinds of credentials: unset DEEPCALL_SSID, or"
-            " DEEPCALL_USER_ID and DEEPCALL_TOKEN"
-        )
-    if found:
-        missing = "DEEPCALL_TOKEN" if "DEEPCALL_USER_ID" in found else "DEEPCALL_USER_ID"
-        raise ValueError(f"the environment holds {found[0]} but not {missing}: set both")
-    raise ValueError(
-        "no credentials: pass SessionId(...) or UserToken(..., ...), or set DEEPCALL_SSID, or"
-        " DEEPCALL_USER_ID and DEEPCALL_TOKEN"
-    )
+    """The credentials in the environment."""
+    return credentials_from(os.environ, "the environment")
 
 
 def base_url(given: str | None, *, allow_http: bool) -> str:

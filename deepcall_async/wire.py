@@ -290,8 +290,10 @@ def agent_relation(
     group_id: int | str, *, quick: bool, name: str | None
 ) -> Call[GroupAgentRelation]:
     """Ask for a group, its roster and who of it is in the group."""
-    identifier = arguments.number_or_text(arguments.group_id(group_id))
-    fields: dict[str, object] = {"quick": arguments.flag("quick", quick), "groupId": identifier}
+    fields: dict[str, object] = {
+        "quick": arguments.flag("quick", quick),
+        "groupId": arguments.number_or_text(group_id),
+    }
     if name is not None:
         fields["name"] = arguments.name(name)
     return Call(_AGENT_RELATION, _json(fields))

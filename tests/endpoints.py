@@ -176,4 +176,3 @@ async def client(
                 **options,
             )
         )
-

@@ -1,6 +1,6 @@
 """A raw TCP server that misbehaves on cue and keeps the books on what it received.
 
-Law: asyncio streams and the standard library only. No HTTP library
+Law: bare sockets and the standard library only. No HTTP library
 and nothing from the package, so that what is wrong in a client cannot be wrong here as well.
 """
 
@@ -13,8 +13,11 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn, Self, TypeAlias
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, Self, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 
 class Step:
@@ -67,7 +70,7 @@ class Fin(Step):
 
 @dataclass(frozen=True, slots=True)
 class HalfClose(Step):
-    """Send a FIN and keep reading. Plain TCP only."""
+    """Send a FIN and keep reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,53 +114,37 @@ class _Gone(Exception):
     """The connection ended, by either side."""
 
 
-@dataclass(slots=True, eq=False)
 class _Connection:
-    number: int
-    socket: socket.socket
-    reader: asyncio.StreamReader = field(default_factory=asyncio.StreamReader)
-    writer: asyncio.StreamWriter | None = None
-    buffer: bytearray = field(default_factory=bytearray)
-    requests: int = 0
-    idle: bool = False
+    """A bare socket: no transport stands between a step and the system call it asks for."""
 
-    async def open(self, context: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
-        protocol = asyncio.StreamReaderProtocol(self.reader)
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol, self.socket, ssl=context
-        )
-        self.writer = asyncio.StreamWriter(transport, protocol, self.reader, loop)
+    def __init__(self, number: int, accepted: socket.socket) -> None:
+        self.number, self.socket = number, accepted
+        self.buffer = bytearray()
+        self.requests = 0
+        self.idle = False
+        self._loop = asyncio.get_running_loop()
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
 
-    async def close(self) -> None:
-        if self.writer:
-            self.writer.close()
-            with contextlib.suppress(OSError):
-                await self.writer.wait_closed()
-
-    def abort(self) -> None:
-        if self.writer:
-            self.writer.transport.abort()
-        else:
-            self.socket.close()
-
-    def reset(self) -> NoReturn:
-        # Without time to linger, the kernel answers a close with an RST.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.abort()
-        raise _Gone
-
-    async def write(self, data: bytes) -> None:
-        assert self.writer is not None
-        if self.writer.transport.is_closing():
-            raise _Gone
-        self.writer.write(data)
-        await self.writer.drain()
+    async def secure(self, context: ssl.SSLContext) -> None:
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        await self._through(tls.do_handshake)
+        self._tls = tls
 
     async def fill(self) -> None:
-        if not (data := await self.reader.read(65536)):
+        if self._tls:
+            data = await self._through(partial(self._tls.read, 65536))
+        else:
+            data = await self._loop.sock_recv(self.socket, 65536)
+        if not data:
             raise _Gone
         self.buffer += data
+
+    def readable(self) -> bool:
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     async def linger(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -165,19 +152,56 @@ class _Connection:
                 while True:
                     await self.fill()
 
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self.socket, self.encrypted(data))
+
+    def encrypted(self, data: bytes) -> bytes:
+        if not self._tls:
+            return data
+        self._tls.write(data)
+        return self._outgoing.read()
+
+    async def finish(self) -> NoReturn:
+        if self._tls:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            await self._loop.sock_sendall(self.socket, self._outgoing.read())
+        raise _Gone
+
+    def reset(self) -> NoReturn:
+        # Without time to linger, the kernel answers a close with an RST.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise _Gone
+
+    async def _through(self, action: Callable[[], T]) -> T:
+        while True:
+            wanting = False
+            try:
+                result = action()
+            except ssl.SSLWantReadError:
+                wanting = True
+            finally:
+                # Also what an error has to say: the peer is told by an alert.
+                await self._loop.sock_sendall(self.socket, self._outgoing.read())
+            if not wanting:
+                return result
+            if not (data := await self._loop.sock_recv(self.socket, 65536)):
+                raise _Gone
+            self._incoming.write(data)
+
 
 class FaultServer:
     """Answers the nth request it begins to see with the nth reaction; the last one repeats.
 
     ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
     may wait for its next request. With ``ssl`` the same happens inside TLS. Connections whose
-    numbers are in ``drop`` are reset as soon as they are accepted, before any TLS.
+    numbers are in ``drop`` are reset at their first byte, before any TLS.
 
     Attributes:
         ledger: every request that arrived whole, in order.
         connections: how many were accepted, failed TLS handshakes included.
         begun: how many requests sent at least their first byte.
-        sent: how many bytes the transports took.
+        sent: how many bytes the system took.
     """
 
     def __init__(
@@ -203,16 +227,15 @@ class FaultServer:
         self._listener = socket.create_server((self._host, self._port), backlog=1024)
         self._listener.setblocking(False)
         self._port = self._listener.getsockname()[1]
-        self._accepting = asyncio.create_task(self._accept())
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._accepting.cancel()
-        for task, connection in self._live.items():
-            connection.abort()
-            task.cancel()
-        await asyncio.gather(self._accepting, *self._live, return_exceptions=True)
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
+        for task in self._live:
+            task.cancel()
+        await asyncio.gather(*self._live, return_exceptions=True)
         if self._broken:
             raise self._broken[0]
 
@@ -243,8 +266,8 @@ class FaultServer:
     def push(self, data: bytes, connection: int | None = None) -> None:
         """Write bytes that nobody asked for to one connection, or to all that are open."""
         for each in self._live.values():
-            if connection in (None, each.number) and each.writer:
-                each.writer.write(data)
+            if connection in (None, each.number):
+                each.socket.send(each.encrypted(data))
 
     def close_idle(self) -> int:
         """Shut the idle connections at once, before the loop can tell anyone; gives how many."""
@@ -264,30 +287,33 @@ class FaultServer:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _accept(self) -> None:
-        while True:
-            accepted, _ = await asyncio.get_running_loop().sock_accept(self._listener)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connections += 1
-            connection = _Connection(self.connections, accepted)
-            task = asyncio.create_task(self._serve(connection))
-            self._live[task] = connection
-            task.add_done_callback(self._ended)
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                accepted, _ = self._listener.accept()
+                accepted.setblocking(False)
+                accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.connections += 1
+                connection = _Connection(self.connections, accepted)
+                task = asyncio.create_task(self._serve(connection))
+                self._live[task] = connection
+                task.add_done_callback(self._ended)
 
     async def _serve(self, connection: _Connection) -> None:
         # How a connection ends is the script's business or the client's, never an error here.
         with contextlib.suppress(_Gone, OSError):
             if connection.number in self._drop:
+                await asyncio.get_running_loop().sock_recv(connection.socket, 1)
                 connection.reset()
-            await connection.open(self._ssl)
+            if self._ssl:
+                await connection.secure(self._ssl)
             steps = self._on_connect
             await self._run(steps(connection.number) if callable(steps) else steps, connection)
             while True:
                 await self._exchange(connection)
-        await connection.close()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._live.pop(task).abort()
+        self._live.pop(task).socket.close()
         if not task.cancelled() and (broken := task.exception()):
             self._broken.append(broken)
         self._notify()
@@ -300,7 +326,10 @@ class FaultServer:
                 while not connection.buffer:
                     await connection.fill()
         except TimeoutError:
-            raise _Gone from None
+            # What has arrived meanwhile is served: patience ends only with nothing to read.
+            if not connection.readable():
+                raise _Gone from None
+            await connection.fill()
         finally:
             connection.idle = False
         reaction = self._script[min(self.begun, len(self._script) - 1)]
@@ -350,10 +379,9 @@ class FaultServer:
                 case Reset():
                     connection.reset()
                 case Fin():
-                    raise _Gone
+                    await connection.finish()
                 case HalfClose():
-                    assert connection.writer is not None
-                    connection.writer.write_eof()
+                    connection.socket.shutdown(socket.SHUT_WR)
                 case Commit():
                     assert request is not None, "only a whole request can be committed"
                     request.committed = True
@@ -368,7 +396,7 @@ class FaultServer:
         while step.repeat is None or rounds < step.repeat:
             rounds += 1
             for piece in pieces:
-                await connection.write(piece)
+                await connection.send(piece)
                 self.sent += len(piece)
                 # Two turns of the loop: one to send this segment, and one for a client on the same
                 # loop to read it before the next one joins it.

@@ -7,7 +7,7 @@ bear, and says first when the account was not read whole.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Literal
 
@@ -22,7 +22,7 @@ from deepcall_async.audit.settings import Mute, MuteIndex, Thresholds
 from deepcall_async.audit.snapshot import Snapshot
 from deepcall_async.audit.words import count
 
-__all__ = ["Action", "Health", "Muted", "Report", "audit", "diff", "exit_code"]
+__all__ = ["Action", "Health", "Muted", "Report", "audit", "check_choice", "diff", "exit_code"]
 
 _ABOUT_THE_RUN = frozenset({"X001", "X002", "X003"})
 """Rules that speak of this run, not of the account: what they find is always news."""
@@ -59,7 +59,8 @@ class Report(Struct, frozen=True, kw_only=True, eq=False):
 
     ``verdict`` is the whole of it in a sentence or two. ``rules`` are those that ran; ``context``
     is the indexed snapshot that they ran on. With ``new_only`` the findings that the baseline had
-    as well were left out.
+    as well were left out. ``resolved`` counts what the baseline had and this report has not; it is
+    None without a baseline, or when the account was not read whole.
     """
 
     findings: tuple[Finding, ...]
@@ -69,6 +70,7 @@ class Report(Struct, frozen=True, kw_only=True, eq=False):
     context: Context
     health: Health = Health()
     new_only: bool = False
+    resolved: int | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -178,10 +180,8 @@ def audit(
         ValueError: an id or name in ``only`` or ``ignore`` is no rule's, two rules have one id,
             or ``new_only`` is asked for without a baseline.
     """
-    if new_only and baseline is None:
-        raise ValueError("new_only compares with a baseline: give one")
-    known = _by_id(rules)
-    chosen = _chosen(known, set(only), set(ignore))
+    rules = tuple(rules)
+    chosen = check_choice(rules, only, ignore, new_only=new_only, baseline=baseline)
     if baseline is None:
         chosen = [rule for rule in chosen if not rule.compares]
     moment = _moment(now, snapshot)
@@ -189,7 +189,7 @@ def audit(
     if baseline is not None:
         then = baseline.run.started or moment
         before = Context.of(baseline, thresholds=thresholds, now=then)
-    ids = {rule.name: rule.id for rule in known.values()}
+    ids = {rule.name: rule.id for rule in (*RULES, *rules)}
     named = tuple(replace(mute, rule=ids.get(mute.rule, mute.rule)) for mute in mutes)
     context = Context.of(snapshot, thresholds=thresholds, now=moment, before=before, mutes=named)
 
@@ -200,13 +200,16 @@ def audit(
         context,
         found=tuple(findings),
         # A rule that the caller left out is known all the same: its mutes are not stale.
-        rules={rule_id: rule_id in ran for rule_id in (*(rule.id for rule in RULES), *known)},
+        rules={rule.id: rule.id in ran for rule in (*RULES, *rules)},
     )
     findings += [finding for rule in chosen if rule.last for finding in rule.find(context)]
     context = replace(context, found=())
 
+    resolved = None
     if before is not None:
-        findings = _mark_new(findings, early, before)
+        old = {finding.identity for finding in _lasting(early, before)}
+        resolved = len(old.difference(f.identity for f in findings)) if context.whole else None
+        findings = [replace(finding, new=finding.identity not in old) for finding in findings]
     findings.sort(key=_order)
     kept, muted = _apply_mutes(findings, context)
     if new_only:
@@ -219,8 +222,40 @@ def audit(
         context=context,
         health=health,
         new_only=new_only,
+        resolved=resolved,
     )
     return replace(report, verdict=_verdict(report))
+
+
+def check_choice(
+    rules: Sequence[Rule],
+    only: Iterable[str],
+    ignore: Iterable[str],
+    *,
+    new_only: bool,
+    baseline: Snapshot | None,
+) -> list[Rule]:
+    """Choose the rules to run, refusing what cannot be meant; see `audit` for the arguments.
+
+    Raises:
+        ValueError: as `audit` says.
+    """
+    if new_only and baseline is None:
+        raise ValueError("new_only compares with a baseline: give one")
+    words: dict[str, set[str]] = {}
+    for rule in rules:
+        if rule.id in words:
+            raise ValueError(f"two rules have the id {rule.id}")
+        words[rule.id] = {rule.id.casefold(), rule.name.casefold()}
+    wanted, unwanted = ({word.casefold() for word in given} for given in (only, ignore))
+    unknown = sorted((wanted | unwanted).difference(*words.values()))
+    if unknown:
+        raise ValueError(f"no such rule: {', '.join(unknown)}; there are {', '.join(words)}")
+    return [
+        rule
+        for rule in rules
+        if (not wanted or wanted & words[rule.id]) and not unwanted & words[rule.id]
+    ]
 
 
 def diff(
@@ -275,43 +310,17 @@ def exit_code(
     return 1 if any(failing) else 0
 
 
-def _by_id(rules: Iterable[Rule]) -> dict[str, Rule]:
-    known: dict[str, Rule] = {}
-    for rule in rules:
-        if rule.id in known:
-            raise ValueError(f"two rules have the id {rule.id}")
-        known[rule.id] = rule
-    return known
-
-
-def _chosen(known: dict[str, Rule], only: set[str], ignore: set[str]) -> list[Rule]:
-    names = {name.casefold() for rule in known.values() for name in (rule.id, rule.name)}
-    unknown = sorted(word for word in only | ignore if word.casefold() not in names)
-    if unknown:
-        raise ValueError(f"no such rule: {', '.join(unknown)}; there are {', '.join(known)}")
-    only, ignore = ({word.casefold() for word in words} for words in (only, ignore))
-    return [
-        rule
-        for rule in known.values()
-        if (not only or only & {rule.id.casefold(), rule.name.casefold()})
-        and not ignore & {rule.id.casefold(), rule.name.casefold()}
-    ]
-
-
 def _moment(now: datetime | float | None, snapshot: Snapshot) -> datetime | None:
     if now is None:
         return snapshot.run.started
     return now if isinstance(now, datetime) else datetime.fromtimestamp(now, UTC)
 
 
-def _mark_new(findings: Iterable[Finding], rules: Iterable[Rule], before: Context) -> list[Finding]:
-    old = {
-        finding.identity
-        for rule in rules
-        if not rule.compares and rule.id not in _ABOUT_THE_RUN
-        for finding in rule.find(before)
-    }
-    return [replace(finding, new=finding.identity not in old) for finding in findings]
+def _lasting(rules: Iterable[Rule], before: Context) -> Iterator[Finding]:
+    """What the baseline's own audit finds of the account, as far as it can be found again."""
+    for rule in rules:
+        if not rule.compares and rule.id not in _ABOUT_THE_RUN:
+            yield from rule.find(before)
 
 
 def _order(finding: Finding) -> tuple[int, str, int, int, str]:

@@ -153,7 +153,7 @@ def twin_agents(context: Context) -> Iterator[Hit]:
 )
 def unknown_agent(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
-        for agent_id in sorted(view.members - view.roster.keys()):
+        for agent_id in sorted(view.members.difference(view.roster)):
             rings = ", and calls ring them" if agent_id in view.receivers else ""
             yield Hit(
                 message=f"{view.label} has agent {agent_id}, whom the roster does not list{rings}.",

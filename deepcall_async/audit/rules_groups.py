@@ -266,8 +266,13 @@ def suffix_twin(context: Context) -> Iterator[Hit]:
         when, digits = created_seconds(group), _NUMBERED.search(group.name)
         if when is None or digits is None:
             continue
-        # "Line12" is the double of "Line" (number 12) or of "Line1" (number 2): each cut is tried.
-        for cut in range(max(1, digits.start()), len(group.name)):
+        stem = group.name[: digits.start()]
+        # "Line 12" is the double of "Line " (number 12) or of "Line 1" (number 2): each cut is
+        # tried. But after a "Line 11" it is the next of a series, and no double of "Line 1".
+        series = f"{stem}{int(digits[0]) - 1}" in made
+        for cut in range(len(stem), len(stem) + 1 if series else len(group.name)):
+            if not cut:
+                continue
             seconds, twin = _nearest(made.get(group.name[:cut], ()), when)
             if seconds <= apart:
                 yield Hit(

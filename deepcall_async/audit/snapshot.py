@@ -157,9 +157,13 @@ class SnapshotBuilder:
     def listed(self, groups: Iterable[Group]) -> None:
         """Note the groups of the account's list: all of them are asked for."""
         for group in groups:
-            self._asked[group.unique_id] = None
-            if group.unique_id not in self._relations:
-                self._unread[group.unique_id] = group
+            self.unread(group.unique_id, group)
+
+    def unread(self, group_id: int, group: Group | None) -> None:
+        """Note what is known of a group that is asked for but not read yet."""
+        self._asked[group_id] = None
+        if group is not None and group_id not in self._relations:
+            self._unread[group_id] = group
 
     def asked(self, group_ids: Iterable[int]) -> None:
         """Note ids that are asked for, whether or not a list named them."""

@@ -1,0 +1,25 @@
+"""The way into the command, with or without what it needs.
+
+Law: it finds out whether the extra is installed, and says how to install it; nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run the ``deepcall`` command on this process's arguments and give its exit code."""
+    if any(find_spec(name) is None for name in ("cyclopts", "jinja2", "rich")):
+        print("deepcall needs its extra: pip install 'deepcall-async[cli]'", file=sys.stderr)
+        return 2
+    from deepcall_async.cli import run
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
