@@ -88,5 +88,5 @@ def verdict(what: str, measured: float, target: float, *, at_least: bool = False
     """Print one line on whether a figure holds, and tell whether it does."""
     held = measured >= target if at_least else measured <= target
     bound = "at least" if at_least else "at most"
-    print(f"{'ok' if held else 'MISSED':7}{what}: {measured:.3g} ({bound} {target:g})")
+    print(f"{'ok' if held else 'MISSED':7}{what}: {measured:.5g} ({bound} {target:g})")
     return held

@@ -97,10 +97,15 @@ def make_certificate(folder: Path) -> Certificate:
 
 
 class Server(NamedTuple):
-    """A running server: where it listens, and its process."""
+    """A running server: what it printed first, and its process."""
 
-    port: int
+    first_line: str
     process: subprocess.Popen[str]
+
+    @property
+    def port(self) -> int:
+        """Where it listens, when that is what it printed."""
+        return int(self.first_line)
 
     def stop(self) -> str:
         """End it and give what it printed last."""
@@ -109,7 +114,7 @@ class Server(NamedTuple):
 
 @contextmanager
 def own_process(script: str | Path, *arguments: str) -> Iterator[Server]:
-    """Run a script that calls `serve` in a process of its own."""
+    """Run a script that ends in `serve_forever` in a process of its own."""
     process = subprocess.Popen(
         [sys.executable, str(script), *arguments],
         stdin=subprocess.PIPE,
@@ -118,10 +123,10 @@ def own_process(script: str | Path, *arguments: str) -> Iterator[Server]:
     )
     try:
         assert process.stdout is not None
-        yield Server(int(process.stdout.readline()), process)
+        yield Server(process.stdout.readline(), process)
     finally:
         if process.poll() is None:
-            Server(0, process).stop()
+            Server("", process).stop()
 
 
 async def serve(
@@ -131,9 +136,14 @@ async def serve(
     loop = asyncio.get_running_loop()
     tls = certificate.context() if certificate else None
     server = await loop.create_server(factory, "127.0.0.1", 0, backlog=1024, ssl=tls)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await loop.run_in_executor(None, sys.stdin.read)
+    await serve_forever(str(server.sockets[0].getsockname()[1]))
     server.close()
+
+
+async def serve_forever(first_line: str) -> None:
+    """Print a line for whoever started this process, and wait for standard input to end."""
+    print(first_line, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
 class Requests(asyncio.Protocol):

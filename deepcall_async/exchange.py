@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
 from typing import Any, Literal, Protocol, TypeAlias
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp import ClientRequest, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -54,6 +55,8 @@ FRESH = 1.0
 """Seconds of idleness up to which a connection may carry a request that cannot be repeated."""
 
 _RECEIVED_AT_ONCE = 2**18
+# What a parser may decompress ahead of the reader: a few times this is held beside the body.
+_READ_AHEAD = 2**16
 _CONTENT_TYPE = "application/json"
 _ENCODINGS = "gzip, deflate"
 _NO_TIMEOUT = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -98,7 +101,7 @@ def direct_is_possible() -> bool:
         return False
     return (
         list(connect) == ["self", "req", "traces", "timeout"]
-        and {"read_until_eof", "auto_decompress"} <= set(params)
+        and {"read_until_eof", "auto_decompress", "read_bufsize"} <= set(params)
         and {"method", "url", "loop"} <= set(request)
         and all(hasattr(ResponseHandler, name) for name in ("read", "should_close", "is_connected"))
         and all(hasattr(Connection, name) for name in ("protocol", "transport", "close"))
@@ -166,6 +169,7 @@ class DirectExchange:
             link.transport.write(self._frame(path, body()))
             link.head, payload = await handler.read()
             while 100 <= link.head.code < 200 and link.head.code != 101:
+                link.pass_over_head()
                 link.head, payload = await handler.read()
             if payload.is_eof() and payload.total_bytes <= self._max_response_bytes:
                 # Not through read_nowait(), which runs the parser once more for nothing.
@@ -191,7 +195,7 @@ class DirectExchange:
             self._busy.discard(link)
         # A body that ends with its connection looks whole when we ended the connection.
         message, link.head = link.head, None
-        if content is None or handler.should_close:
+        if content is None or handler.should_close or not link.in_step(message.headers):
             self._discard(link)
         else:
             self._park(link)
@@ -328,11 +332,16 @@ class _Link(asyncio.BufferedProtocol):
         # a traceback of a cancelled call shows locals.
         self.head: Any = None
         self._buffer = buffer
+        self._received = 0
+        self._length_of_head = 0
+        self._last = b""
         self._ended: Literal["timeout", "closed"] | None = None
         self.has_bytes = _readability(descriptor)
         transport.set_protocol(self)
         # Once for the connection: the parser takes one answer after another.
-        handler.set_response_params(read_until_eof=True, auto_decompress=True)
+        handler.set_response_params(
+            read_until_eof=True, auto_decompress=True, read_bufsize=_READ_AHEAD
+        )
 
     def end(self, why: Literal["timeout", "closed"]) -> None:
         """End the request in flight."""
@@ -347,6 +356,26 @@ class _Link(asyncio.BufferedProtocol):
             return RequestTimeout("no whole answer within the timeout")
         return _closed_in_flight()
 
+    def pass_over_head(self) -> None:
+        """Count anew behind a 1xx answer, which has no body."""
+        if self._received == self._length_of_head:
+            self._received = 0
+        else:
+            self._length_of_head = self._last.find(b"\r\n\r\n", self._length_of_head) + 4
+
+    def in_step(self, headers: Mapping[str, str]) -> bool:
+        """Whether an answer ended exactly where what was received ends.
+
+        The parser keeps to itself what came behind the answer, if it is not yet a whole head; such
+        a connection, or one where it cannot be told, is not used again.
+        """
+        received, self._received = self._received, 0
+        last, self._last = self._last, b""
+        declared = headers.get("Content-Length")
+        if declared is None:
+            return last.endswith(b"0\r\n\r\n")
+        return received == self._length_of_head + int(declared)
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
@@ -354,8 +383,13 @@ class _Link(asyncio.BufferedProtocol):
         if self.idle:
             self.lost = True
             self.transport.abort()
-        else:
-            self.handler.data_received(bytes(self._buffer[:nbytes]))
+            return
+        data = bytes(self._buffer[:nbytes])
+        if self._received == 0:
+            self._length_of_head = data.find(b"\r\n\r\n") + 4
+        self._received += nbytes
+        self._last = data
+        self.handler.data_received(data)
 
     def eof_received(self) -> None:
         self.handler.eof_received()
@@ -409,6 +443,8 @@ class PublicExchange:
             self._headers["User-Agent"] = user_agent
         self._in_flight: set[asyncio.Timeout] = set()
         self._closed = False
+        # The connections that have carried a request of ours, so that a stale one can be told.
+        self._seen: WeakSet[object] = WeakSet()
 
     def __repr__(self) -> str:
         return f"<PublicExchange {len(self._in_flight)} active>"
@@ -418,6 +454,7 @@ class PublicExchange:
     ) -> Answer | DeepCallError:
         """See `Exchange.send`; ``fresh`` has no meaning here."""
         payload = _Body(body(), content_type=_CONTENT_TYPE)
+        payload.seen = self._seen
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
@@ -429,6 +466,7 @@ class PublicExchange:
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=_NO_TIMEOUT,
+                    read_bufsize=_READ_AHEAD,
                 ) as payload.response:
                     content = await _read_capped(
                         payload.response.content,
@@ -442,7 +480,7 @@ class PublicExchange:
         except _FOREIGN as error:
             if self._closed:
                 return _closed_in_flight(sent=payload.started)
-            return mapped(error, connecting=not payload.started)
+            return mapped(error, connecting=not payload.started, reused=payload.reused)
         finally:
             self._in_flight.discard(scope)
 
@@ -463,10 +501,16 @@ class _Body(BytesPayload):
     """
 
     started = False
+    reused = False
+    seen: WeakSet[object]
     response: aiohttp.ClientResponse
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
         self.started = True
+        connection = getattr(writer, "protocol", None)
+        if connection is not None:
+            self.reused = connection in self.seen
+            self.seen.add(connection)
         await super().write_with_length(writer, content_length)
 
 

@@ -89,8 +89,10 @@ class Batch(Struct, Generic[H, V], frozen=True):
     def raise_if_failed(self) -> None:
         """Raise the first failure, with a note on how many there were, if there was any."""
         for key, error in self.failed.items():
-            count = len(self.ok) + len(self.failed)
-            error.add_note(f"{len(self.failed)} of {count} keys failed; this is key {key!r}")
+            total = len(self.ok) + len(self.failed)
+            note = f"{len(self.failed)} of {total} keys failed; this is key {key!r}"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
             raise error
 
 
@@ -135,8 +137,7 @@ def fan_out(
         raise ValueError('on_error must be "yield" or "raise"')
     if max_failures is not None and max_failures < 0:
         raise ValueError("max_failures must not be negative; 0 ends the run at the first failure")
-    if isinstance(keys, (str, bytes)) or not isinstance(keys, (Iterable, AsyncIterable)):
-        raise TypeError("keys must be an iterable or async iterable of keys")
+    _check_keys(keys)
     return FanOut(
         call,
         keys,
@@ -171,8 +172,15 @@ async def collect(
     Returns:
         The values and the errors, by key.
     """
+    _check_keys(keys)
     batch: Batch[H, V] = Batch({}, {})
-    distinct = dict.fromkeys(keys) if isinstance(keys, Iterable) else _distinct(keys)
+    distinct: Iterable[H] | AsyncIterable[H] = keys
+    if isinstance(keys, AsyncIterable):
+        distinct = _distinct_async(keys)
+    elif isinstance(keys, Sized):
+        distinct = dict.fromkeys(keys)
+    elif isinstance(keys, Iterator):
+        distinct = _distinct(keys)
     async with fan_out(
         call,
         distinct,
@@ -189,7 +197,20 @@ async def collect(
     return batch
 
 
-async def _distinct(keys: AsyncIterable[H]) -> AsyncIterator[H]:
+def _check_keys(keys: object) -> None:
+    if isinstance(keys, (str, bytes)) or not isinstance(keys, (Iterable, AsyncIterable)):
+        raise TypeError("keys must be an iterable or async iterable of keys")
+
+
+def _distinct(keys: Iterator[H]) -> Iterator[H]:
+    seen: set[H] = set()
+    for key in keys:
+        if key not in seen:
+            seen.add(key)
+            yield key
+
+
+async def _distinct_async(keys: AsyncIterable[H]) -> AsyncIterator[H]:
     seen: set[H] = set()
     try:
         async for key in keys:
@@ -246,6 +267,7 @@ class FanOut(Generic[K, V]):
         self._source: Iterator[K] | None = None
         self._async_source: AsyncIterator[K] | None = None
         self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -271,7 +293,10 @@ class FanOut(Generic[K, V]):
     ) -> None:
         assert self._group is not None  # noqa: S101  (entered, or it could not be left)
         self._leaving = self._exhausted = True
-        self._group.cancel_scope.cancel()
+        # Each once, not through the group's scope: that would cancel every await of a lookup's or
+        # a key generator's clean-up again. Workers that have not begun see that all is over.
+        for task in self._tasks:
+            task.cancel()
         # The group is told of no exception: it would wrap the caller's own in a group.
         await self._group.__aexit__(None, None, None)
         self._queue.clear()
@@ -297,11 +322,11 @@ class FanOut(Generic[K, V]):
             if self._stop is not None:
                 stop, self._stop = self._stop, None
                 self._running = 0
-                raise stop
+                raise _unmistakable(stop)
             if self._running == 0:
                 error, self._source_error = self._source_error, None
                 if error is not None:
-                    raise error
+                    raise _unmistakable(error)
                 raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
@@ -315,6 +340,9 @@ class FanOut(Generic[K, V]):
         return self._ahead.pop(min(self._ahead))
 
     async def _work(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
         try:
             if self._pace is not None:
                 attempt_observer.set(self._pace.observe)
@@ -326,15 +354,19 @@ class FanOut(Generic[K, V]):
         except Exception as bug:
             self._end(bug)
         finally:
+            if task is not None:
+                self._tasks.discard(task)
             self._running -= 1
             self._ready.set()
 
     async def _pull(self) -> None:
         call, pace = self._call, self._pace
         while True:
-            while self._issued - self._taken >= self._window:
+            if self._source is not None:
                 await self._room()
-            found = self._pull_key() if self._source is not None else await self._await_key()
+                found = self._pull_key()
+            else:
+                found = await self._await_key()
             if found is None:
                 return
             index, key = found
@@ -376,6 +408,7 @@ class FanOut(Generic[K, V]):
 
     async def _await_key(self) -> tuple[int, K] | None:
         async with self._turn:
+            await self._room()
             if self._exhausted or self._async_source is None:
                 return None
             try:
@@ -412,9 +445,10 @@ class FanOut(Generic[K, V]):
         self._ready.set()
 
     async def _room(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting_for_room.append(waiter)
-        await waiter
+        while self._issued - self._taken >= self._window:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting_for_room.append(waiter)
+            await waiter
 
     def _make_room(self) -> None:
         # One worker for one outcome taken: waking all would cost each key the whole pool.
@@ -430,6 +464,15 @@ class FanOut(Generic[K, V]):
         left = None if self._total is None else self._total - self._done
         eta = None if left is None or rate == 0 else left / rate
         return Progress(self._done, self._failures, self._total, seconds, rate, eta)
+
+
+def _unmistakable(error: BaseException) -> BaseException:
+    if not isinstance(error, StopAsyncIteration):
+        return error
+    # As Python does for generators: passed on as it is, it would end the iteration in silence.
+    wrapped = RuntimeError("a lookup or the keys raised StopAsyncIteration")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def _too_many(failures: int, allowed: int, last: DeepCallError) -> TooManyFailures:

@@ -29,6 +29,7 @@ or only when the first was provably never sent."""
 
 LONGEST_RETRY_AFTER = 60.0
 _REPEATED_STATUSES = frozenset({500, 502, 503, 504})
+_PASSING_CODES = frozenset({1009, 1010, 1032})
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True):
@@ -92,15 +93,19 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 class RetryBudget:
     """A client's allowance of retries: ten, and a tenth of one back for each success.
 
-    It keeps a total outage from being answered with a multiple of the usual load.
+    It keeps a total outage from being answered with a multiple of the usual load. Repeats of what
+    met a connection that had died idle are counted apart: each success allows one, since it left
+    one connection that may die so.
     """
 
-    __slots__ = ("tokens",)
+    __slots__ = ("stale", "tokens")
     capacity: ClassVar[float] = 10.0
     refill: ClassVar[float] = 0.1
+    most_stale: ClassVar[int] = 100
 
     def __init__(self) -> None:
         self.tokens: float = self.capacity
+        self.stale: int = 0
 
     def __repr__(self) -> str:
         return f"<RetryBudget {self.tokens:.1f} of {self.capacity:.0f}>"
@@ -109,12 +114,21 @@ class RetryBudget:
         """Count a success."""
         if self.tokens < self.capacity:
             self.tokens = min(self.capacity, self.tokens + self.refill)
+        if self.stale < self.most_stale:
+            self.stale += 1
 
     def spend(self) -> bool:
         """Take the allowance for one retry; False when there is none left."""
         if self.tokens < 1.0:
             return False
         self.tokens -= 1.0
+        return True
+
+    def spend_stale(self) -> bool:
+        """Take the allowance for a repeat after a stale connection; False when there is none."""
+        if self.stale < 1:
+            return False
+        self.stale -= 1
         return True
 
 
@@ -128,7 +142,7 @@ def worth_repeating(error: DeepCallError, repeat: Repeat) -> bool:
         # A throttled change is a plain refusal: the caller decides, as for every other change.
         return repeat == "safe"
     if isinstance(error, ServerFault):
-        return error.code is not None or error.http_status in _REPEATED_STATUSES
+        return error.code in _PASSING_CODES or error.http_status in _REPEATED_STATUSES
     return isinstance(error, (ConnectionLost, RequestTimeout))
 
 

@@ -358,6 +358,7 @@ class Session:
                 and isinstance(error, ConnectionLost)
                 and error.stale
                 and worth_repeating(error, repeat)
+                and pool.budget.spend_stale()
             ):
                 # The connection had died idle: its repeat costs neither patience nor budget, but
                 # it goes out on a connection that is surely alive.

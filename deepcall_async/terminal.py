@@ -73,8 +73,8 @@ def show_table(
                 cell.stylize(_STYLES.get(cell.plain, ""))
         table.add_row(*cells)
     if not console.is_terminal:
-        widest = console.options.update(max_width=_WIDEST)
-        console.width = Measurement.get(console, widest, table).maximum
+        options = console.options.update(max_width=_WIDEST)
+        console.width = Measurement.get(console, options, table).maximum
     console.print(table)
 
 

@@ -119,7 +119,12 @@ class Rosters:
         for known, agents in self._seen:
             if known == raw:
                 return agents
-        agents = _AGENTS.decode(raw)
+        try:
+            agents = _AGENTS.decode(raw)
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `$")
+            path = "$.response.agentData" + (where or "`")
+            raise msgspec.ValidationError(f"{what} - at `{path}") from None
         self._seen.insert(0, (raw, agents))
         del self._seen[self.capacity :]
         return agents
@@ -427,7 +432,7 @@ def _retry_after(headers: Mapping[str, str], now: Callable[[], float]) -> float 
     if len(values) != 1:
         return None
     value = values[0].strip()
-    if re.fullmatch(r"[0-9]{1,9}", value):
+    if re.fullmatch(r"[0-9]+", value):
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now())

@@ -1,16 +1,20 @@
-"""What every test shares: the event loops they run on."""
+"""What every test shares: the event loop it runs on."""
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
-LOOPS = [pytest.param(("asyncio", {"debug": False}), id="asyncio")]
-if sys.platform != "win32":
-    LOOPS.append(pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--loop",
+        choices=("asyncio", "uvloop"),
+        default="asyncio",
+        help="the event loop of asynchronous tests",
+    )
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture
 def anyio_backend(request):
-    return request.param
+    loop = request.config.getoption("--loop")
+    return "asyncio", {"use_uvloop": loop == "uvloop"}

@@ -260,6 +260,9 @@ class FaultServer:
     def committed(self) -> list[Received]:
         return [request for request in self.ledger if request.committed]
 
+    def received(self, verb: str) -> list[Received]:
+        return [request for request in self.ledger if request.verb == verb]
+
     def url(self, scheme: str, host: str | None = None) -> str:
         return f"{scheme}://{host or self._host}:{self._port}"
 

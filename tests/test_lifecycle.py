@@ -83,6 +83,8 @@ async def client(base_url: str, path: str = "direct", **options: Any) -> AsyncIt
     options = {"retry": ONCE, "timeout": 20.0, "base_url": base_url} | options
     credentials = options.pop("credentials", ME)
     async with contextlib.AsyncExitStack() as stack:
+        # A call that never ends must fail its test, not hang it.
+        await stack.enter_async_context(asyncio.timeout(20))
         if path == "borrowed":
             options["session"] = await stack.enter_async_context(aiohttp.ClientSession())
         yield await stack.enter_async_context(DeepCall(credentials, **options))
@@ -659,7 +661,7 @@ async def test_ctrl_c_ends_a_fan_out_at_once_and_quietly(anyio_backend: Any, ord
         finally:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+                await process.communicate()
         stderr = shown.decode()
         assert "KeyboardInterrupt" in stderr
         for complaint in (

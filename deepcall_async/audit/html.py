@@ -68,6 +68,7 @@ class _Heat(Struct, frozen=True):
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     all_groups: int
     all_agents: int
+    whole: bool
 
 
 class _Action(Struct, frozen=True):
@@ -167,8 +168,9 @@ def _digest(text: str) -> str:
 
 
 def _title(report: Report) -> str:
-    where = report.snapshot.run.base_url.partition("://")[2] or "account"
-    return f"Group audit of {'the sandbox' if report.snapshot.run.sandbox else clean(where)}"
+    run = report.snapshot.run
+    where = "the sandbox" if run.sandbox else clean(run.base_url.partition("://")[2])
+    return f"Group audit of {where}" if where else "Group audit"
 
 
 def _when(moment: datetime | None) -> str:
@@ -243,6 +245,8 @@ def _heat(context: Context) -> _Heat:
         ),
         all_groups=len(context.groups),
         all_agents=len(context.agents.keys() | context.memberships.keys()),
+        whole=len(views) == sum(1 for view in context.groups.values() if view.members)
+        and len(agents) == len(context.memberships),
     )
 
 

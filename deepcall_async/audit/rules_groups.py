@@ -271,7 +271,7 @@ def suffix_twin(context: Context) -> Iterator[Hit]:
         # tried. But after a "Line 11" it is the next of a series, and no double of "Line 1".
         series = f"{stem}{int(digits[0]) - 1}" in made
         for cut in range(len(stem), len(stem) + 1 if series else len(group.name)):
-            if not cut:
+            if not cut or group.name[cut] == "0":  # no server counts from nought
                 continue
             seconds, twin = _nearest(made.get(group.name[:cut], ()), when)
             if seconds <= apart:
