@@ -1,9 +1,10 @@
 """Import time: this package against the three libraries it is built on.
 
 Measures CPU time of ``import deepcall_async`` and of ``import aiohttp, msgspec, anyio``, each in
-fresh interpreters, in turn, all modules being compiled beforehand, and compares the medians. Also shows that the import brings in neither
-the command's libraries nor any server part of aiohttp that ``import aiohttp`` does not bring
-itself. Exits with 1 when it takes more than 1.10 times as long, or brings in too much.
+fresh interpreters, in turn, with all modules compiled beforehand, and compares the medians. Also
+shows that the import brings in neither the command's libraries nor any server part of aiohttp that
+``import aiohttp`` does not bring itself. Exits with 1 when it takes more than 1.10 times as long,
+or brings in too much.
 """
 
 from __future__ import annotations

@@ -143,6 +143,9 @@ def audit(
 
     Without GROUP_IDS the whole account is audited.
     """
+    settings.whole("--concurrency", concurrency)
+    if rate is not None:
+        settings.positive("--rate", rate)
     outputs = [_output(item) for item in output]
     if new_only and baseline is None:
         raise ValueError("--new-only compares with a baseline: give --baseline FILE")
@@ -329,36 +332,40 @@ class _Record:
     def __init__(self, path: Path, earlier: Snapshot | None) -> None:
         self._path = path
         self._aside: Path | None = None
-        self._carried = 0
+        self._carried = 1
         self._file: BinaryIO
         if path == _STDOUT:
             self._file = sys.stdout.buffer
             return
         if earlier is not None and path.exists():
             self._aside = path.with_name(path.name + ".part")
-            self._carried = len(earlier.relations)
+            self._carried = max(1, len(earlier.relations))
         self._file = (self._aside or path).open("wb")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is not sys.stdout.buffer:
-            self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._file is sys.stdout.buffer:
+            return
+        self._file.close()
+        # A finished run is whole, even if groups of the earlier one are gone.
+        if kind is None:
+            self._take_place()
 
     def write(self, line: bytes) -> None:
         """Write a line so that a kill right after it cannot lose it."""
         self._file.write(line)
         self._file.flush()
+        if line.startswith(b'{"type":"group"'):
+            self._carried -= 1
+        if self._carried <= 0:
+            self._take_place()
+
+    def _take_place(self) -> None:
         if self._aside is not None:
-            if self._carried == 0:
-                self._aside.replace(self._path)
-                self._aside = None
-            elif line.startswith(b'{"type":"group"'):
-                self._carried -= 1
-                if self._carried == 0:
-                    self._aside.replace(self._path)
-                    self._aside = None
+            self._aside.replace(self._path)
+            self._aside = None
 
 
 @asynccontextmanager

@@ -24,6 +24,9 @@ class _Secret:
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{type(self).__name__} holds a secret and cannot be pickled or copied")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} cannot be changed: make a new one")
+
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} cannot be changed: make a new one")
 

@@ -23,10 +23,9 @@ from collections.abc import (
 )
 from itertools import count
 from types import TracebackType
-from typing import Generic, Literal, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from deepcall_async.errors import (
@@ -37,6 +36,9 @@ from deepcall_async.errors import (
 )
 from deepcall_async.pacing import Adaptive, Pace
 from deepcall_async.signals import attempt_observer
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
 
 __all__ = ["Batch", "Failed", "FanOut", "Ok", "Outcome", "Progress", "collect", "fan_out"]
 

@@ -10,18 +10,27 @@ from collections import deque
 
 from msgspec import Struct
 
-from deepcall_async.errors import ConnectionLost, DeepCallError, RateLimited, RequestTimeout
+from deepcall_async.errors import ApiError, DeepCallError, RateLimited, RequestTimeout
 
 __all__ = ["Adaptive", "Pace"]
 
-_SLOWER = 1.8
-"""A window whose mean latency is this many times the base is a sign of a queue."""
-_CUT = 0.9
 _FIRST_GROWTH = 1.5
+"""Growth of the limit by the window, until the first sign of too much."""
+_CUT = 0.9
+"""What a refusal leaves of the limit."""
 _HOLD = 100
-"""Completions for which growth is held after a refusal."""
+"""Answers for which growth is held after a refusal; for several at once at most three times as
+many."""
 _CLEAN = 6
 """Windows without a sign after which growth gets faster."""
+_FASTER = 0.1
+_QUEUED = 1.8
+"""A window whose mean latency is this many times the base is a sign of a queue."""
+_LIKE_BASE = 1.2
+"""Up to this many times the base, a latency says where the base is now."""
+_DRIFT = 0.05
+_USELESS = 2
+"""Cuts in a row that made nothing faster, after which the service counts as slower for good."""
 
 
 class Adaptive(Struct, frozen=True, kw_only=True):
@@ -51,10 +60,13 @@ class Pace:
         self._limit = float(bounds.min)
         self._active = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._changed_at = 0.0
+        # A window is as many answers as the limit, to what was sent since the limit changed.
+        self._changed_at = float("-inf")
         self._seen = 0
         self._latencies = 0.0
         self._base = float("inf")
+        self._before_cut = float("inf")
+        self._useless = 0
         self._starting = True
         self._clean = 0
         self._hold = 0
@@ -94,51 +106,59 @@ class Pace:
             ended: when it ended.
             error: how it failed, or None.
         """
-        refused = isinstance(error, (RateLimited, RequestTimeout, ConnectionLost))
-        self._hold = min(self._hold + _HOLD, _HOLD * 10) if refused else max(0, self._hold - 1)
+        refused = _is_refusal(error)
+        self._hold = min(self._hold + _HOLD, 3 * _HOLD) if refused else max(0, self._hold - 1)
         # What was sent under an earlier limit says nothing of this one.
         if sent < self._changed_at:
             return
         if refused:
-            self._cut(ended)
+            # Nor does a refusal while what was in flight before may still fill the service.
+            if sent >= self._changed_at + self._base:
+                self._cut(_CUT, ended)
             return
         self._seen += 1
         self._latencies += ended - sent
         if self._seen >= int(self._limit):
-            self._judge(ended)
+            self._judge(self._latencies / self._seen, ended)
 
-    def _judge(self, now: float) -> None:
-        mean = self._latencies / self._seen
-        # The base drifts up slowly, so that a service that has become slower for good is
-        # not taken for one that queues for ever.
-        self._base = min(mean, self._base * 1.002)
-        if mean > _SLOWER * self._base:
-            self._cut(now)
-            return
+    def _judge(self, mean: float, now: float) -> None:
+        self._follow(mean)
+        if mean > _QUEUED * self._base:
+            # By as much as it queues and a little more, so that the line gets empty and the base
+            # is seen again; but by halves, as the window may reach back to before a change.
+            self._useless = self._useless + 1 if mean > _CUT * self._before_cut else 0
+            self._before_cut = mean
+            if self._useless < _USELESS:
+                self._cut(max(0.5, _CUT * self._base / mean), now)
+                return
+            self._base, self._starting = mean, True
+        self._before_cut, self._useless = float("inf"), 0
         self._clean += 1
-        if self._hold == 0 or self._starting:
-            if self._starting:
-                grown = self._limit * _FIRST_GROWTH
-            else:
-                grown = self._limit + 1 + (self._limit * 0.1 if self._clean > _CLEAN else 0)
-            self._set(grown, now)
+        used = self._active >= int(self._limit)
+        if self._starting and used:
+            self._set(self._limit * _FIRST_GROWTH, now)
+        elif self._hold == 0 and used:
+            more = self._limit * _FASTER if self._clean > _CLEAN else 0.0
+            self._set(self._limit + 1 + more, now)
         else:
-            self._restart_window()
+            self._seen, self._latencies = 0, 0.0
 
-    def _cut(self, now: float) -> None:
+    def _follow(self, mean: float) -> None:
+        if mean < self._base:
+            self._base = mean
+        elif mean < _LIKE_BASE * self._base:
+            self._base += _DRIFT * (mean - self._base)
+
+    def _cut(self, share: float, now: float) -> None:
         self._starting = False
         self._clean = 0
-        self._set(self._limit * _CUT, now)
+        self._set(self._limit * share, now)
 
     def _set(self, limit: float, now: float) -> None:
         self._limit = min(float(self._bounds.max), max(float(self._bounds.min), limit))
         self._changed_at = now
-        self._restart_window()
+        self._seen, self._latencies = 0, 0.0
         self._let_in()
-
-    def _restart_window(self) -> None:
-        self._seen = 0
-        self._latencies = 0.0
 
     def _let_in(self) -> None:
         while self._waiting and self._active < int(self._limit):
@@ -146,3 +166,10 @@ class Pace:
             if not waiter.done():
                 self._active += 1
                 waiter.set_result(None)
+
+
+def _is_refusal(error: DeepCallError | None) -> bool:
+    # A lost connection is no sign: those that are lost by chance would press the limit down.
+    if isinstance(error, ApiError) and error.retry_after is not None:
+        return True
+    return isinstance(error, (RateLimited, RequestTimeout))

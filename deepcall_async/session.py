@@ -13,13 +13,13 @@ import random
 import time
 import warnings
 from collections import deque
+from collections.abc import Coroutine
 from functools import partial
 from threading import get_ident
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from aiohttp import ClientSession
-from aiolimiter import AsyncLimiter
 from msgspec import Struct
 
 from deepcall_async.errors import (
@@ -30,17 +30,16 @@ from deepcall_async.errors import (
     GroupUnavailable,
     RequestTimeout,
 )
-from deepcall_async.exchange import (
-    DirectExchange,
-    Exchange,
-    PublicExchange,
-    direct_is_possible,
-    end_now,
-)
+from deepcall_async.exchange import DirectExchange, Exchange, direct_is_possible
+from deepcall_async.foreign import end_now
+from deepcall_async.public import PublicExchange
 from deepcall_async.renewal import IdentitySource
 from deepcall_async.retry import RetryBudget, RetryPolicy, may_have_applied, settle, worth_repeating
 from deepcall_async.signals import attempt_observer
 from deepcall_async.wire import Call, Identity, Rosters, decode
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 __all__ = ["Pool", "PoolSettings", "Session", "Stats"]
 
@@ -120,6 +119,10 @@ class Pool:
         self._loop, self._thread = loop, get_ident()
         settings = self.settings
         if settings.per_second is not None:
+            # Imported where a rate is kept: it reads its package's metadata, which takes longer
+            # than the import of this whole package.
+            from aiolimiter import AsyncLimiter
+
             # One at a time, evenly spaced: a full bucket would let twice the rate out at first.
             self._limiter = AsyncLimiter(1, 1 / settings.per_second)
         public = settings.borrowed is not None or settings.trust_env
@@ -284,7 +287,7 @@ class Session:
         exchange = pool.exchange()
         identity = self.source.identity
         if identity is None or self.source.renewable:
-            found = await self.source.get()
+            found = await self._in_time(self.source.get(), start)
             if isinstance(found, DeepCallError):
                 return self._named(found, call, number - 1), None
             identity = found
@@ -348,7 +351,7 @@ class Session:
                 if renewed:
                     self.source.give_up(identity)
                     break
-                found = await self.source.renew(identity)
+                found = await self._in_time(self.source.renew(identity), start)
                 if isinstance(found, DeepCallError):
                     error = self._named(found, call, attempts)
                     break
@@ -392,6 +395,20 @@ class Session:
             error = result
             attempts = error.attempts
         return settle(error, repeat, ambiguous=ambiguous)
+
+    async def _in_time(
+        self, wanted: Coroutine[object, object, Identity | DeepCallError], start: float
+    ) -> Identity | DeepCallError:
+        """Wait for credentials, but not beyond the call's deadline; others may wait on."""
+        if self.retry.deadline is None:
+            return await wanted
+        try:
+            async with asyncio.timeout(start + self.retry.deadline - time.monotonic()):
+                return await wanted
+        except TimeoutError:
+            late = RequestTimeout("the call's deadline passed while it waited for credentials")
+            late.sent = False
+            return late
 
     @staticmethod
     def _named(error: DeepCallError, call: Call[T], attempts: int) -> DeepCallError:

@@ -61,7 +61,7 @@ def show_table(
         columns: the headings; a column named Severity is coloured by what it says.
         rows: the cells.
     """
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(header_style="bold")
     for place, name in enumerate(columns):
         widest = max((len(row[place]) for row in rows), default=0)
         # Short columns stay whole; the long ones share what is left and wrap.
@@ -75,6 +75,7 @@ def show_table(
     if not console.is_terminal:
         options = console.options.update(max_width=_WIDEST)
         console.width = Measurement.get(console, options, table).maximum
+    console.print(title, markup=False, highlight=False, style="bold", soft_wrap=True)
     console.print(table)
 
 

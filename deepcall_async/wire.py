@@ -104,11 +104,10 @@ class Rosters:
         if start >= 0:
             start += len(_ROSTER_KEY)
             for known, agents in self._seen:
-                end = start + len(known)
-                if body[start:end] == known:
+                if body.startswith(known, start):
                     # What surrounds a known roster is decoded with a stand-in that no server
                     # sends, so a second key of that name elsewhere in the reply is noticed.
-                    reply = _RELATION.decode(body[:start] + _STAND_IN + body[end:])
+                    reply = _RELATION.decode(body[:start] + _STAND_IN + body[start + len(known) :])
                     if bytes(reply.response.agentData) == _STAND_IN:
                         return reply, agents
                     break

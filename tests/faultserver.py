@@ -304,7 +304,8 @@ class FaultServer:
 
     async def _serve(self, connection: _Connection) -> None:
         # How a connection ends is the script's business or the client's, never an error here.
-        with contextlib.suppress(_Gone, OSError):
+        # It is closed in the same turn that decides so: what comes after finds it closed.
+        with connection.socket, contextlib.suppress(_Gone, OSError):
             if connection.number in self._drop:
                 await asyncio.get_running_loop().sock_recv(connection.socket, 1)
                 connection.reset()
@@ -316,6 +317,7 @@ class FaultServer:
                 await self._exchange(connection)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        # Here too, for a task that was cancelled before it began.
         self._live.pop(task).socket.close()
         if not task.cancelled() and (broken := task.exception()):
             self._broken.append(broken)

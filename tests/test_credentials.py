@@ -25,6 +25,7 @@ from deepcall_async import (
     GroupUnavailable,
     Ok,
     OutcomeUnknown,
+    RequestTimeout,
     RetryPolicy,
     SessionId,
     UserToken,
@@ -450,7 +451,7 @@ async def test_waiting_for_credentials_keeps_the_deadline(when: str) -> None:
     policy = RetryPolicy(attempts=1, deadline=0.2)
     async with connect(react, provider, retry=policy) as (_, dc):
         started = time.monotonic()
-        with pytest.raises(DeepCallError):
+        with pytest.raises(RequestTimeout):
             await dc.groups.list()
         assert time.monotonic() - started < 1.5
 

@@ -495,10 +495,18 @@ each_fate = pytest.mark.parametrize("fate", HIDDEN.values(), ids=HIDDEN.keys())
 
 @both_ways
 @each_fate
-@pytest.mark.parametrize("name", ["Leads", "Leads1", "Leads 2", "Leads_3", "Leads (4)", "LEADS"])
-async def test_the_one_new_group_is_found(way: Way, fate: Sequence[Step], name: str) -> None:
-    account = _Account(fate, [group(9, name)])
+async def test_the_one_new_group_is_found(way: Way, fate: Sequence[Step]) -> None:
+    account = _Account(fate, [group(9, "Leads")])
     async with FaultServer(account) as server, client(server.base_url, way, timeout=0.2) as dc:
+        assert await dc.groups.add("Leads", reconcile=True) == AddedGroup(9)
+        assert _verbs(server) == ["list", "add", "list"]
+
+
+@both_ways
+@pytest.mark.parametrize("name", ["Leads1", "Leads 2", "Leads_3", "Leads (4)", "LEADS", " Leads "])
+async def test_the_new_group_is_found_under_the_name_it_was_given(way: Way, name: str) -> None:
+    account = _Account([Reset()], [group(9, name)])
+    async with FaultServer(account) as server, client(server.base_url, way) as dc:
         assert await dc.groups.add("Leads", reconcile=True) == AddedGroup(9)
         assert _verbs(server) == ["list", "add", "list"]
 
@@ -615,5 +623,5 @@ async def test_the_second_look_is_repeated_like_any_other(way: Way) -> None:
 @each_endpoint
 async def test_each_caller_gets_its_own_answer(endpoint: Endpoint, way: Way) -> None:
     async with FaultServer(serve) as server, client(server.base_url, way) as dc:
-        await asyncio.gather(*(endpoint(dc, number) for number in range(1, 41)))
-        assert len(server.ledger) == 40
+        await asyncio.gather(*(endpoint(dc, number) for number in range(1, 21)))
+        assert len(server.ledger) == 20

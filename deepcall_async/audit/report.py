@@ -247,8 +247,10 @@ def check_choice(
         if rule.id in words:
             raise ValueError(f"two rules have the id {rule.id}")
         words[rule.id] = {rule.id.casefold(), rule.name.casefold()}
+    only, ignore = tuple(only), tuple(ignore)
     wanted, unwanted = ({word.casefold() for word in given} for given in (only, ignore))
-    unknown = sorted((wanted | unwanted).difference(*words.values()))
+    known = {word for pair in words.values() for word in pair}
+    unknown = sorted({word for word in (*only, *ignore) if word.casefold() not in known})
     if unknown:
         raise ValueError(f"no such rule: {', '.join(unknown)}; there are {', '.join(words)}")
     return [
