@@ -71,6 +71,11 @@ class DeepCall:
     ) -> None:
         if credentials is None:
             credentials = settings.credentials_from_environment()
+        wrong = settings.wrong_credentials(credentials)
+        if wrong is not None:
+            # It may well be a bare secret, and a traceback with locals would show it.
+            del credentials
+            raise wrong
         pool = Pool(
             PoolSettings(
                 base_url=settings.base_url(base_url, allow_http=allow_http),
@@ -125,6 +130,10 @@ class DeepCall:
         Returns:
             The sibling; what was not given is as in this client.
         """
+        wrong = None if credentials is None else settings.wrong_credentials(credentials)
+        if wrong is not None:
+            del credentials
+            raise wrong
         mine = self._session
         seconds = mine.timeout if timeout is None else settings.positive("timeout", timeout)
         source = mine.source
@@ -159,7 +168,9 @@ class DeepCall:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<DeepCall {self._session.pool!r}>"
+        # A traceback with locals may show a client whose making failed.
+        session = getattr(self, "_session", None)
+        return f"<DeepCall {session.pool if session else 'not made'!r}>"
 
 
 class GroupsAPI:

@@ -170,6 +170,7 @@ class DirectExchange:
         while 100 <= link.head.code < 200 and link.head.code != 101:
             link.pass_over_head()
             link.head, payload = await handler.read()
+        link.give_out(payload)
         content = await read_capped(
             payload, link.head.headers.get("Content-Length"), self._max_response_bytes
         )

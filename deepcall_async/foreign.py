@@ -74,7 +74,7 @@ def mapped(
     if isinstance(error, OSError):
         # Without its traceback, whose frames are not ours to vouch for. Other exceptions are not
         # kept: their text can quote the answer.
-        error.__context__ = None
+        error.__context__ = error.__cause__ = None
         result.__cause__ = error.with_traceback(None)
     return result
 

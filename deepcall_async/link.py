@@ -65,6 +65,7 @@ class Link(asyncio.BufferedProtocol):
         self._buffer = self._room = buffer
         self._largest = min(largest, _MADE_ROOM_FOR)
         self._body: bytearray | None = None
+        self._payload: aiohttp.StreamReader | None = None
         self._received = 0
         self._length_of_head = 0
         self._last = b""
@@ -89,6 +90,19 @@ class Link(asyncio.BufferedProtocol):
             return RequestTimeout("no whole answer within the timeout")
         return closed_in_flight()
 
+    def give_out(self, payload: aiohttp.StreamReader) -> None:
+        """Take note of who reads the body, to wake them if the connection ends."""
+        self._payload = payload
+        if self.lost:
+            self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        # aiohttp's protocol forgets a body whose parser failed; its reader would sleep for ever.
+        payload, self._payload = self._payload, None
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            error = self.handler.exception()
+            payload.set_exception(error or aiohttp.ServerDisconnectedError())
+
     def pass_over_head(self) -> None:
         """Count anew behind a 1xx answer, which has no body."""
         if self._received == self._length_of_head:
@@ -102,6 +116,7 @@ class Link(asyncio.BufferedProtocol):
         The parser keeps to itself what came behind the answer, if it is not yet a whole head; such
         a connection, or one where it cannot be told, is not used again.
         """
+        self._payload = None
         received, self._received = self._received, 0
         last, self._last = self._last, b""
         declared = headers.get("Content-Length")
@@ -169,6 +184,7 @@ class Link(asyncio.BufferedProtocol):
             cut = aiohttp.ClientPayloadError("the body was cut short")
             cut.__cause__ = ContentLengthError("the body was cut short")
             self._waiter.set_exception(cut)
+        self._wake_reader()
         # In all other cases it is aiohttp's protocol that raises what happened.
         self._give(None)
 

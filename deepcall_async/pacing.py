@@ -26,6 +26,8 @@ _CLEAN = 6
 _FASTER = 0.1
 _QUEUED = 1.8
 """A window whose mean latency is this many times the base is a sign of a queue."""
+_SLOW = 3
+"""So many windows in a row are taken for one."""
 _LIKE_BASE = 1.2
 """Up to this many times the base, a latency says where the base is now."""
 _DRIFT = 0.05
@@ -62,10 +64,12 @@ class Pace:
         self._waiting: deque[asyncio.Future[None]] = deque()
         # A window is as many answers as the limit, to what was sent since the limit changed.
         self._changed_at = float("-inf")
+        self._cut_at = float("-inf")
         self._seen = 0
         self._latencies = 0.0
         self._base = float("inf")
         self._before_cut = float("inf")
+        self._slow = 0
         self._useless = 0
         self._starting = True
         self._clean = 0
@@ -112,8 +116,8 @@ class Pace:
         if sent < self._changed_at:
             return
         if refused:
-            # Nor does a refusal while what was in flight before may still fill the service.
-            if sent >= self._changed_at + self._base:
+            # Nor does a refusal while what was let in before a cut may still fill the service.
+            if sent >= self._cut_at + self._base:
                 self._cut(_CUT, ended)
             return
         self._seen += 1
@@ -124,6 +128,11 @@ class Pace:
     def _judge(self, mean: float, now: float) -> None:
         self._follow(mean)
         if mean > _QUEUED * self._base:
+            # One such window can be a hiccup, of either side's machine.
+            self._slow += 1
+            if self._slow < _SLOW:
+                self._seen, self._latencies = 0, 0.0
+                return
             # By as much as it queues and a little more, so that the line gets empty and the base
             # is seen again; but by halves, as the window may reach back to before a change.
             self._useless = self._useless + 1 if mean > _CUT * self._before_cut else 0
@@ -132,6 +141,7 @@ class Pace:
                 self._cut(max(0.5, _CUT * self._base / mean), now)
                 return
             self._base, self._starting = mean, True
+        self._slow = 0
         self._before_cut, self._useless = float("inf"), 0
         self._clean += 1
         used = self._active >= int(self._limit)
@@ -152,6 +162,7 @@ class Pace:
     def _cut(self, share: float, now: float) -> None:
         self._starting = False
         self._clean = 0
+        self._cut_at = now
         self._set(self._limit * share, now)
 
     def _set(self, limit: float, now: float) -> None:

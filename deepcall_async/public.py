@@ -105,6 +105,9 @@ class PublicExchange:
             if self._closed:
                 return closed_in_flight(sent=payload.started)
             return mapped(error, connecting=not payload.started, reused=payload.reused)
+        except BaseException as error:
+            # Without aiohttp's frames, whose locals hold the answer's head.
+            raise error.with_traceback(None) from None
         finally:
             self._in_flight.discard(scope)
 

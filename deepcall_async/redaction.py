@@ -1,53 +1,84 @@
 """Other people's words, made fit to show.
 
-Law: pure text in, text out, and no secret survives it.
+Law: pure text in, text out, and no secret survives it, however it is spelled.
 """
 
 from __future__ import annotations
 
-import json
+import html
+import re
 from collections.abc import Iterable
-from urllib.parse import quote
 
-__all__ = ["safe_text", "spellings"]
+__all__ = ["Secrets", "safe_text"]
 
 LONGEST_TEXT = 200
+_LONGEST_SEARCHED = 20_000
+_LONGEST_SPELLING = 16
 
 
-def safe_text(text: str, secrets: tuple[str, ...]) -> str:
+class Secrets:
+    """What must not be shown, recognised as it is or escaped for JSON, Python, URLs or HTML."""
+
+    __slots__ = ("_compiled", "_known")
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        self._compiled: re.Pattern[str] | None = None
+
+    def hide(self, text: str) -> str:
+        """Replace every secret; a very long text is cut first, clear of any half of a secret."""
+        hidden = self._pattern().sub("***", text[:_LONGEST_SEARCHED])
+        if len(text) > _LONGEST_SEARCHED:
+            reach = max(map(len, self._known), default=0) * _LONGEST_SPELLING
+            return hidden[:-reach] if reach else hidden
+        return hidden
+
+    def stand_in(self, text: str) -> bool:
+        """Whether any of them is in a text."""
+        return self._pattern().search(text) is not None
+
+    def _pattern(self) -> re.Pattern[str]:
+        # Made when a server first has something to say: most identities never need it.
+        if self._compiled is None:
+            spelled = ("".join(map(_spellings, secret)) for secret in self._known)
+            self._compiled = re.compile("|".join(spelled) or r"(?!)")
+        return self._compiled
+
+
+def safe_text(text: str, secrets: Secrets) -> str:
     """Make a server's words fit to show: no secrets, no control characters, not too long.
 
     Args:
         text: what the server said.
-        secrets: what must not appear, in every spelling.
+        secrets: what must not appear.
     """
     # Looked for before and after shortening and escaping, which could hide or complete a secret.
-    text = _hide(text, secrets)
+    text = secrets.hide(text)
     if len(text) > LONGEST_TEXT:
-        text = text[:LONGEST_TEXT] + "…"
+        text = text[:LONGEST_TEXT] + "\u2026"
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    text = _hide(text, secrets)
-    return "" if any(secret in text for secret in secrets) else text
+    text = secrets.hide(text)
+    return "" if secrets.stand_in(text) else text
 
 
-def _hide(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        if secret in text:
-            text = text.replace(secret, "***")
-    return text
-
-
-def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Every form in which a secret could come back: plain, or escaped for JSON, Python or URLs."""
-    spelled = {
-        form
-        for secret in secrets
-        for form in (
-            secret,
-            json.dumps(secret, ensure_ascii=False)[1:-1],
-            ascii(secret)[1:-1],
-            quote(secret, safe=""),
-        )
+def _spellings(char: str) -> str:
+    """A pattern for every usual way to write a character."""
+    code = ord(char)
+    percent = "".join(f"%{byte:02x}" for byte in char.encode("utf-8", "surrogatepass"))
+    ways = {
+        re.escape(char),
+        f"(?i:{percent})",
+        f"u(?i:{code:04x})",
+        f"x(?i:{code:02x})",
+        f"(?i:&\\#x0*{code:x};)",
+        f"&\\#0*{code};",
+        re.escape(html.escape(char)),
     }
-    # Longest first, so that no part of a longer spelling is left standing.
-    return tuple(sorted(spelled, key=lambda form: (-len(form), form)))
+    if code > 0xFFFF:
+        high, low = 0xD800 + ((code - 0x10000) >> 10), 0xDC00 + ((code - 0x10000) & 0x3FF)
+        ways.add(f"u(?i:{high:04x})\\\\{{1,4}}u(?i:{low:04x})")
+        ways.add(f"U(?i:{code:08x})")
+    if char == " ":
+        ways.add(r"\+")
+    # Each level of quoting puts more backslashes before what it escapes.
+    return r"\\{0,8}(?:" + "|".join(sorted(ways, key=lambda way: (-len(way), way))) + ")"

@@ -39,14 +39,8 @@ class IdentitySource:
         self._closed = False
         if isinstance(credentials, (SessionId, UserToken)):
             self.identity = Identity(credentials)
-        elif isinstance(credentials, CredentialProvider):
-            self._provider, self.renewable = credentials, True
         else:
-            # The value may well be a secret, so only its type is named.
-            raise TypeError(
-                "credentials must be a SessionId, a UserToken or a CredentialProvider, not"
-                f" {type(credentials).__name__}"
-            )
+            self._provider, self.renewable = credentials, True
 
     async def get(self) -> Identity | DeepCallError:
         """The identity to call under."""

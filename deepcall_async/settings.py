@@ -12,7 +12,7 @@ import platform
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from deepcall_async.credentials import SessionId, UserToken
+from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
 from deepcall_async.version import __version__
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "positive",
     "user_agent",
     "whole",
+    "wrong_credentials",
 ]
 
 DEFAULT_BASE_URL = "https://v4-api.deepcall.com"
@@ -52,6 +53,16 @@ def credentials_from(found: Mapping[str, str], where: str = "the file") -> Sessi
 def credentials_from_environment() -> SessionId | UserToken:
     """The credentials in the environment."""
     return credentials_from(os.environ, "the environment")
+
+
+def wrong_credentials(given: object) -> TypeError | None:
+    """The error to raise for what is neither credentials nor a provider of them."""
+    if isinstance(given, (SessionId, UserToken, CredentialProvider)):
+        return None
+    return TypeError(
+        "credentials must be a SessionId, a UserToken or a CredentialProvider, not"
+        f" {type(given).__name__}"
+    )
 
 
 def base_url(given: str | None, *, allow_http: bool) -> str:

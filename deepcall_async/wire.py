@@ -38,7 +38,7 @@ from deepcall_async.models import (
     GroupAgentRelation,
     Int64,
 )
-from deepcall_async.redaction import safe_text, spellings
+from deepcall_async.redaction import Secrets, safe_text
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class Identity:
             hidden = [credentials.token]
         self.credentials: SessionId | UserToken = credentials
         self.head: bytes = msgspec.json.encode(fields)[:-1]
-        self.secrets: tuple[str, ...] = spellings(hidden)
+        self.secrets: Secrets = Secrets(hidden)
 
     def body(self, call: Call[Any]) -> bytes:
         """The request body: these credentials and the call's own fields."""

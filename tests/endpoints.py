@@ -53,8 +53,9 @@ class Endpoint:
         with pytest.raises(DeepCallError) as caught:
             await self.call(dc, group)
         raised = caught.value
-        assert type(raised) is error, repr(raised)
-        assert (raised.endpoint, raised.attempts) == (self.name, attempts)
+        shown = f"{raised!r} after {raised.attempts} attempts, for {self.name}"
+        assert type(raised) is error, shown
+        assert (raised.endpoint, raised.attempts) == (self.name, attempts), shown
         assert isinstance(raised, error)
         return raised
 

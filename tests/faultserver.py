@@ -194,7 +194,7 @@ class FaultServer:
     """Answers the nth request it begins to see with the nth reaction; the last one repeats.
 
     ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
-    may wait for its next request. With ``ssl`` the same happens inside TLS. Connections whose
+    may wait for its second request and those that follow. With ``ssl`` the same happens inside TLS. Connections whose
     numbers are in ``drop`` are reset at their first byte, before any TLS.
 
     Attributes:
@@ -272,9 +272,9 @@ class FaultServer:
             if connection in (None, each.number):
                 each.socket.send(each.encrypted(data))
 
-    def close_idle(self) -> int:
-        """Shut the idle connections at once, before the loop can tell anyone; gives how many."""
-        idle = [each for each in self._live.values() if each.idle]
+    def close_idle(self, most: int | None = None) -> int:
+        """Shut idle connections at once, before the loop can tell anyone; gives how many."""
+        idle = [each for each in self._live.values() if each.idle][:most]
         for each in idle:
             with contextlib.suppress(OSError):
                 each.socket.shutdown(socket.SHUT_RDWR)
@@ -327,7 +327,7 @@ class FaultServer:
         try:
             connection.idle = True
             self._notify()
-            async with asyncio.timeout(self._close_idle_after):
+            async with asyncio.timeout(self._close_idle_after if connection.requests else None):
                 while not connection.buffer:
                     await connection.fill()
         except TimeoutError:

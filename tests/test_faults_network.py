@@ -275,7 +275,7 @@ async def test_a_black_hole(way: Way) -> None:
 async def test_a_stalled_tls_handshake(way: Way) -> None:
     async with (
         FaultServer(serve, on_connect=[Stall()]) as server,
-        client(server.url("https"), way, timeout=0.2, retry=quick(2)) as dc,
+        client(server.url("https"), way, timeout=0.4, retry=quick(2)) as dc,
     ):
         await asyncio.gather(*(each.fails(dc, ConnectFailed, attempts=2) for each in ENDPOINTS))
         assert (server.connections, server.begun) == (2 * len(ENDPOINTS), 0)
@@ -395,6 +395,7 @@ async def test_our_own_connections_judge_certificates(tmp_path: Path) -> None:
             *(sys.executable, "-X", "dev", "-W", "error", "-c", _PROGRAM),
             *(server.base_url for server in servers),
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env={**os.environ, "SSL_CERT_FILE": str(authority)},
             cwd=Path(__file__).parent.parent,
         )
@@ -424,13 +425,13 @@ async def test_an_attempt_ends_in_time(slow: Reaction) -> None:
     async def ask(way: Way) -> None:
         async with (
             FaultServer(slow) as server,
-            client(server.base_url, way, timeout=0.2, retry=quick(2)) as dc,
+            client(server.base_url, way, timeout=0.4, retry=quick(2)) as dc,
         ):
             begun = asyncio.get_running_loop().time()
             await asyncio.gather(
                 *(each.fails_for_good(dc, RequestTimeout, attempts=2) for each in ENDPOINTS)
             )
-            assert 0.2 <= asyncio.get_running_loop().time() - begun < 2
+            assert 0.4 <= asyncio.get_running_loop().time() - begun < 3
             sent = Counter(request.verb for request in server.ledger)
             assert sent == {
                 each.verb: 2 if each.repeats(RequestTimeout) else 1 for each in ENDPOINTS
@@ -641,7 +642,20 @@ async def _add_all(dc: Any, names: range, width: int) -> Counter[str]:
     return outcomes
 
 
-async def test_a_server_that_closes_idle_connections_costs_no_add() -> None:
+@pytest.mark.parametrize("closed", [1, 20, 39, 40])
+async def test_a_server_that_closes_idle_connections_costs_no_add(closed: int) -> None:
+    """It closes some of them just before each burst, and nothing has told the client yet."""
+    async with FaultServer(serve) as server, client(server.base_url) as dc:
+        for first in range(0, 200, 40):
+            outcomes = await _add_all(dc, range(first, first + 40), width=40)
+            assert outcomes == {"added": 40}
+            await server.until(lambda s: s.idle_connections == 40)
+            assert server.close_idle(closed) == closed
+        assert len(server.ledger) == 200
+        assert server.connections == 40 + 4 * closed
+
+
+async def test_an_impatient_server_costs_no_add() -> None:
     async with (
         FaultServer(serve, close_idle_after=0.05) as server,
         client(server.base_url) as dc,
@@ -649,9 +663,8 @@ async def test_a_server_that_closes_idle_connections_costs_no_add() -> None:
         for first in range(0, 200, 40):
             outcomes = await _add_all(dc, range(first, first + 40), width=40)
             assert outcomes == {"added": 40}
-            # As long as the server is patient: connections are being closed right now.
-            await asyncio.sleep(0.05)
-        assert len(server.ledger) == 200
+            await server.until(lambda s: s.open_connections == 0)
+        assert (len(server.ledger), server.connections) == (200, 200)
 
 
 async def test_closing_idle_connections_never_doubles_an_add_in_a_borrowed_pool() -> None:
@@ -705,17 +718,17 @@ async def test_no_add_is_ever_committed_twice(way: Way, anyio_backend: object) -
         client(
             server.base_url,
             way,
-            timeout=0.5,
+            timeout=1.0,
             tls=certificates.client(),
             retry=quick(4),
         ) as dc,
     ):
-        outcomes = await _add_all(dc, range(count), width=50)
+        outcomes = await _add_all(dc, range(count), width=20)
         commits = Counter(r.body["name"] for r in server.committed)
         assert outcomes.total() == count
         assert set(commits.values()) == {1}
         assert outcomes["added"] <= len(commits) <= count
         # Each of them was met: what went well, what is not known, and what was refused.
-        assert min(outcomes[name] for name in ("added", "OutcomeUnknown", "RateLimited")) > 0
+        assert outcomes.keys() >= {"added", "OutcomeUnknown", "RateLimited"}, outcomes
         sent = Counter(r.body["name"] for r in server.ledger)
         assert max(sent.values()) == 1

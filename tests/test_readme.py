@@ -27,6 +27,7 @@ COMMANDS = [
     for line in code.splitlines()
     if line.startswith("deepcall ")
 ]
+SESSIONS = [code for language, code in BLOCKS if language == "text" and code.startswith("$ ")]
 
 
 def environment(server: Sandbox) -> dict[str, str]:
@@ -65,11 +66,19 @@ def test_python_blocks(code, output, deepcall_sandbox, tmp_path):
         assert done.stdout == output
 
 
+@pytest.mark.parametrize("session", SESSIONS)
+def test_sessions(session):
+    command, _, output = session.removeprefix("$ ").partition("\n")
+    shell = [sys.executable, "-m", "deepcall_async", *shlex.split(command)[1:]]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == output
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands(command, deepcall_sandbox, tmp_path):
-    (tmp_path / "yesterday.jsonl").write_bytes(b"")
     environ = environment(deepcall_sandbox)
-    ready = ["deepcall", "audit", "--progress", "none", "-o", "jsonl:yesterday.jsonl"]
+    runs = ("-o", "jsonl:yesterday.jsonl", "-o", "jsonl:today.jsonl")
+    ready = ["deepcall", "audit", "--progress", "none", *runs]
     subprocess.run(ready, env=environ, cwd=tmp_path, check=False, timeout=60, capture_output=True)
     (tmp_path / "mutes.toml").write_text(next(code for kind, code in BLOCKS if kind == "toml"))
     if command.startswith("deepcall sandbox"):

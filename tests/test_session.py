@@ -405,14 +405,15 @@ async def test_repeats_count_against_the_rate() -> None:
 
 @both_paths
 async def test_the_deadline_covers_all_attempts(path: str) -> None:
-    policy = RetryPolicy(attempts=50, base_delay=0.01, max_delay=0.01, deadline=0.5)
+    policy = RetryPolicy(attempts=50, base_delay=0.01, max_delay=0.01, deadline=0.7)
     async with FaultServer([Stall()]) as server:
         async with client(server, path, timeout=0.2, retry=policy) as dc:
             started = time.monotonic()
             with pytest.raises(RequestTimeout) as late:
                 await dc.groups.list()
-            assert 0.35 < time.monotonic() - started < 1.0
-            assert late.value.attempts == len(server.ledger) == 3
+            assert 0.5 < time.monotonic() - started < 1.5
+            assert late.value.attempts == len(server.ledger)
+            assert 2 <= len(server.ledger) <= 4
 
 
 @both_paths
@@ -706,6 +707,29 @@ async def test_a_large_compressed_reply_arrives_whole(path: str) -> None:
     async with FaultServer([Send(data)]) as server, client(server, path) as dc:
         found = await dc.groups.list()
         assert [group.unique_id for group in found] == list(range(20_000))
+
+
+@both_paths
+@pytest.mark.parametrize("rest", [b"zz\r\nabc", b"3\r\nabcde", b"-1\r\n", b"3"])
+async def test_a_body_that_goes_bad_midway(path: str, rest: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"sta\r\n"
+    more = asyncio.Event()
+    script = [Send(head), Wait(more), Send(rest), Stall()]
+    async with FaultServer(script) as server, client(server, path, timeout=0.5) as dc:
+        started = time.monotonic()
+        task = asyncio.ensure_future(dc.groups.list())
+        await server.until(lambda s: s.sent == len(head))
+        await asyncio.sleep(0.02)
+        more.set()
+        # aiohttp's own response does not tell its reader, who is left to the timeout.
+        async with asyncio.timeout(3):
+            with pytest.raises((UnexpectedReply, RequestTimeout)) as caught:
+                await task
+        assert time.monotonic() - started < 1.5
+        if path == "direct" and len(rest) > 1:
+            assert isinstance(caught.value, UnexpectedReply)
+            assert time.monotonic() - started < 0.4
+        await server.until(lambda s: s.open_connections == 0)
 
 
 # Connections that ended, or spoke, while idle.

@@ -1,0 +1,330 @@
+"""Adaptive concurrency, on a simulated service and a simulated clock: nothing waits for real."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections import deque
+from collections.abc import Coroutine, Iterator
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import pytest
+
+from deepcall_async import (
+    Adaptive,
+    ConnectionLost,
+    DeepCallError,
+    Ok,
+    RateLimited,
+    RequestTimeout,
+    ServerFault,
+    fan_out,
+)
+from deepcall_async.pacing import Pace
+from deepcall_async.signals import attempt_observer
+
+T = TypeVar("T")
+Mode = Literal["queue", "refuse"]
+
+SERVICE = 0.05
+SETTLED, PHASE = 4.0, 8.0
+BOUNDS = Adaptive(min=4, max=256)
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock jumps to the next timer instead of waiting for it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_Jumping(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Jumping(selectors.DefaultSelector):
+    def __init__(self, loop: SimulatedLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._loop.now += max(0.0, timeout or 0.0)
+        return super().select(0)
+
+
+def simulate(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it on a simulated clock."""
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        return runner.run(coroutine)
+
+
+class Service:
+    """Serves some at once; what is more waits in line, or is refused at once."""
+
+    def __init__(self, capacity: int, mode: Mode, *, service: float, hiccup: float = 0.0) -> None:
+        self.capacity = capacity
+        self.service = service
+        self.answered = 0
+        self.refused = 0
+        self._mode = mode
+        self._hiccup = hiccup
+        self._busy = 0
+        self._line: deque[asyncio.Future[None]] = deque()
+        self._chance = random.Random(1)
+
+    async def ask(self) -> bool:
+        """Whether it was answered."""
+        await asyncio.sleep(0.0003)
+        if self._busy >= self.capacity:
+            if self._mode == "refuse":
+                self.refused += 1
+                return False
+            turn = asyncio.get_running_loop().create_future()
+            self._line.append(turn)
+            await turn
+        self._busy += 1
+        await asyncio.sleep(self.service + self._chance.expovariate(500))
+        # Every now and then all that is in flight is held up at once.
+        since = asyncio.get_running_loop().time() % 2
+        if since < self._hiccup:
+            await asyncio.sleep(self._hiccup - since)
+        self._busy -= 1
+        self.answered += 1
+        if self._line and self._busy < self.capacity:
+            self._line.popleft().set_result(None)
+        return True
+
+    async def attempt(self) -> RateLimited | None:
+        """One attempt of a lookup, reported as the client reports its own."""
+        loop = asyncio.get_running_loop()
+        sent = loop.time()
+        error = None if await self.ask() else RateLimited("too much")
+        observer = attempt_observer.get()
+        assert observer is not None
+        observer(sent, loop.time(), error)
+        return error
+
+    async def lookup(self, key: int) -> int:
+        """A lookup of four attempts with backoff."""
+        for number in range(4):
+            error = await self.attempt()
+            if error is None:
+                return key
+            if number == 3:
+                raise error
+            await asyncio.sleep(self._chance.random() * 0.2 * 2**number)
+        raise AssertionError
+
+
+class Settled(NamedTuple):
+    """A phase, once settled: the part of what the service can do, and of requests refused."""
+
+    share: float
+    refused: float
+    lowest: int
+    highest: int
+
+
+async def _phases(
+    mode: Mode,
+    phases: list[tuple[int, float]],
+    *,
+    hiccup: float = 0.0,
+    bounds: Adaptive = BOUNDS,
+) -> list[Settled]:
+    """Fan out without end over a service whose capacity and speed change."""
+    found: list[Settled] = []
+    service = Service(phases[0][0], mode, service=SERVICE, hiccup=hiccup)
+    over = False
+
+    def keys() -> Iterator[int]:
+        number = 0
+        while not over:
+            yield number
+            number += 1
+
+    async with fan_out(service.lookup, keys(), concurrency=bounds) as outcomes:
+        pace = outcomes._pace
+        assert pace is not None
+
+        async def direct() -> None:
+            nonlocal over
+            for service.capacity, service.service in phases:
+                await asyncio.sleep(SETTLED)
+                answered, refused, limits = service.answered, service.refused, []
+                for _ in range(80):
+                    await asyncio.sleep((PHASE - SETTLED) / 80)
+                    limits.append(pace.limit)
+                answered, refused = service.answered - answered, service.refused - refused
+                able = min(service.capacity, bounds.max) / (service.service + 0.002)
+                share = answered / (able * (PHASE - SETTLED))
+                part = refused / (refused + answered)
+                found.append(Settled(share, part, min(limits), max(limits)))
+            over = True
+
+        director = asyncio.create_task(direct())
+        async for outcome in outcomes:
+            assert isinstance(outcome, Ok)
+        await director
+    return found
+
+
+@pytest.mark.parametrize("mode", ["queue", "refuse"])
+def test_it_follows_a_capacity_that_changes(mode: Mode) -> None:
+    found = simulate(_phases(mode, [(40, SERVICE), (120, SERVICE), (10, SERVICE)]))
+    for phase in found:
+        assert phase.share >= 0.9
+        assert phase.refused < 0.02
+        assert phase.lowest >= BOUNDS.min
+
+
+def test_it_does_not_creep_up_where_all_excess_waits() -> None:
+    found = simulate(_phases("queue", [(40, SERVICE)] * 4))
+    assert all(phase.highest <= 2.2 * 40 for phase in found)
+    assert all(phase.share >= 0.95 for phase in found)
+
+
+@pytest.mark.parametrize("factor", [1.5, 3, 5])
+def test_a_service_that_becomes_slower_for_good_is_not_taken_for_a_queue(factor: float) -> None:
+    phases = [(1000, SERVICE), (1000, SERVICE * factor), (1000, SERVICE)]
+    found = simulate(_phases("queue", phases, bounds=Adaptive(min=4, max=64)))
+    assert all(phase.share >= 0.9 for phase in found)
+
+
+@pytest.mark.parametrize("mode", ["queue", "refuse"])
+def test_a_hiccup_costs_no_more_than_its_own_time(mode: Mode) -> None:
+    for phase in simulate(_phases(mode, [(40, SERVICE), (120, SERVICE)], hiccup=0.3)):
+        assert phase.share >= 0.85 * 0.85
+        assert phase.refused < 0.02
+
+
+def test_a_tiny_capacity_and_bounds_that_leave_no_choice() -> None:
+    (phase,) = simulate(_phases("refuse", [(4, SERVICE)]))
+    assert phase.share >= 0.85
+    pace = Pace(Adaptive(min=3, max=3))
+    for error in (None, RateLimited("no"), None, RequestTimeout("late")) * 50:
+        _answer(pace, error)
+        assert pace.limit == 3
+
+
+def test_it_grows_by_half_until_the_first_sign() -> None:
+    pace = Pace(BOUNDS)
+    limits = [pace.limit]
+    while pace.limit < BOUNDS.max:
+        _fill(pace)
+        _window(pace)
+        limits.append(pace.limit)
+    assert all(after <= 1.5 * before + 1 for before, after in pairwise(limits))
+    assert len(limits) < 15
+
+
+def test_after_a_sign_it_grows_by_one_then_faster() -> None:
+    pace = _at_some_hundred()
+    _answer(pace, RateLimited("no"), after=1.0)
+    start = pace.limit
+    while pace.limit == start:
+        _window(pace)
+    for step in range(1, 5):
+        assert pace.limit == start + step
+        _fill(pace)
+        _window(pace)
+    for _ in range(4):
+        _fill(pace)
+        _window(pace)
+    assert pace.limit > start + 15
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (RateLimited("no"), True),
+        (RequestTimeout("late"), True),
+        (ServerFault("busy"), False),
+        (ConnectionLost("gone"), False),
+    ],
+)
+def test_what_is_a_sign_of_too_much(error: DeepCallError, counts: bool) -> None:
+    pace = _at_some_hundred()
+    before = pace.limit
+    _answer(pace, error, after=1.0)
+    assert (pace.limit < before) is counts
+
+
+def test_a_server_that_says_when_to_come_back_has_too_much() -> None:
+    pace = _at_some_hundred()
+    before, error = pace.limit, ServerFault("busy")
+    error.retry_after = 1.0
+    _answer(pace, error, after=1.0)
+    assert pace.limit < before
+
+
+def test_many_refusals_at_once_are_one_sign() -> None:
+    pace = _at_some_hundred()
+    before = pace.limit
+    _answer(pace, RateLimited("no"), after=1.0)
+    for _ in range(50):
+        _answer(pace, RateLimited("no"), after=0.0001)
+    assert 0.88 * before < pace.limit < 0.92 * before
+
+
+def test_a_limit_that_is_not_used_does_not_grow() -> None:
+    pace = Pace(BOUNDS)
+    for _ in range(50):
+        _window(pace)
+    assert pace.limit == BOUNDS.min
+
+
+def test_one_who_is_cancelled_while_waiting_takes_no_place() -> None:
+    async def scene() -> None:
+        pace = Pace(Adaptive(min=1, max=1))
+        await pace.enter()
+        first, second = (asyncio.create_task(pace.enter()) for _ in range(2))
+        await asyncio.sleep(0)
+        # Let in and cancelled in the same turn: the place goes to the next.
+        pace.leave()
+        first.cancel()
+        await second
+        assert first.cancelled()
+        assert repr(pace) == "<Pace 1 of 1>"
+
+    simulate(scene())
+
+
+class _Clock:
+    now = 0.0
+
+
+def _answer(pace: Pace, error: DeepCallError | None, *, after: float = 0.0) -> None:
+    """An attempt that began `after` seconds from now and took the service's time."""
+    _Clock.now += after
+    sent = _Clock.now
+    _Clock.now += 1e-6
+    pace.observe(sent, sent + SERVICE, error)
+
+
+def _window(pace: Pace) -> None:
+    _Clock.now += SERVICE
+    for _ in range(pace.limit):
+        _answer(pace, None)
+
+
+def _fill(pace: Pace) -> None:
+    """Let calls in up to the limit."""
+
+    async def enter() -> None:
+        while int(repr(pace).split()[1]) < pace.limit:
+            await pace.enter()
+
+    simulate(enter())
+
+
+def _at_some_hundred() -> Pace:
+    _Clock.now += 100
+    pace = Pace(Adaptive(min=4, max=1000))
+    while pace.limit < 100:
+        _fill(pace)
+        _window(pace)
+    _fill(pace)
+    return pace
