@@ -413,7 +413,7 @@ def _credentials(file: Path | None) -> SessionId | UserToken | None:
         name.strip().removeprefix("export ").strip(): value.strip().strip("\"'")
         for name, _, value in pairs
     }
-    return settings.credentials_from(found)
+    return settings.credentials_from(lambda name: found.get(name))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -6,6 +6,7 @@ Law: as `exchange`, for sessions that are borrowed, and for proxies from the env
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
@@ -77,7 +78,7 @@ class PublicExchange:
         self, path: str, body: Callable[[], bytes], *, timeout: float, fresh: bool
     ) -> Answer | DeepCallError:
         """See `Exchange.send`; ``fresh`` has no meaning here."""
-        payload = _Body(body(), content_type=CONTENT_TYPE)
+        payload = _body(body())
         payload.seen = self._seen
         scope = asyncio.timeout(timeout)
         try:
@@ -119,6 +120,15 @@ class PublicExchange:
             await asyncio.sleep(0)
         if self._owned:
             await self._session.close()
+
+
+def _body(content: bytes) -> _Body:
+    if len(content) < 2**20:
+        return _Body(content, content_type=CONTENT_TYPE)
+    with warnings.catch_warnings():
+        # aiohttp would rather have a file for what is over a MiB, such as 100,000 agents' ids.
+        warnings.simplefilter("ignore", ResourceWarning)
+        return _Body(content, content_type=CONTENT_TYPE)
 
 
 class _Body(BytesPayload):

@@ -81,4 +81,4 @@ def _spellings(char: str) -> str:
     if char == " ":
         ways.add(r"\+")
     # Each level of quoting puts more backslashes before what it escapes.
-    return r"\\{0,8}(?:" + "|".join(sorted(ways, key=lambda way: (-len(way), way))) + ")"
+    return r"(?:\\|%5[cC]){0,8}(?:" + "|".join(sorted(ways, key=lambda way: (-len(way), way))) + ")"

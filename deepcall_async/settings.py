@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
@@ -29,18 +29,23 @@ DEFAULT_BASE_URL = "https://v4-api.deepcall.com"
 _NAMES = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
 
 
-def credentials_from(found: Mapping[str, str], where: str = "the file") -> SessionId | UserToken:
-    """The credentials under DEEPCALL_SSID, or under DEEPCALL_USER_ID and DEEPCALL_TOKEN."""
-    ssid, user, token = (bool(found.get(name)) for name in _NAMES)
+def credentials_from(
+    get: Callable[[str], str | None], where: str = "the file"
+) -> SessionId | UserToken:
+    """The credentials under DEEPCALL_SSID, or under DEEPCALL_USER_ID and DEEPCALL_TOKEN.
+
+    They are asked for one by one: a mapping in a local variable would show them in a traceback.
+    """
+    ssid, user, token = (bool(get(name)) for name in _NAMES)
     if ssid and (user or token):
         raise ValueError(
             f"{where} holds both kinds of credentials: leave out DEEPCALL_SSID, or"
             " DEEPCALL_USER_ID and DEEPCALL_TOKEN"
         )
     if ssid:
-        return SessionId(found["DEEPCALL_SSID"])
+        return SessionId(get("DEEPCALL_SSID") or "")
     if user and token:
-        return UserToken(found["DEEPCALL_USER_ID"], found["DEEPCALL_TOKEN"])
+        return UserToken(get("DEEPCALL_USER_ID") or "", get("DEEPCALL_TOKEN") or "")
     if user or token:
         there, missing = _NAMES[1:] if user else _NAMES[:0:-1]
         raise ValueError(f"{where} holds {there} but not {missing}: give both")
@@ -52,7 +57,7 @@ def credentials_from(found: Mapping[str, str], where: str = "the file") -> Sessi
 
 def credentials_from_environment() -> SessionId | UserToken:
     """The credentials in the environment."""
-    return credentials_from(os.environ, "the environment")
+    return credentials_from(lambda name: os.environ.get(name), "the environment")
 
 
 def wrong_credentials(given: object) -> TypeError | None:

@@ -662,7 +662,7 @@ async def test_a_timeout_inside_it_leaves_the_rest_to_be_taken() -> None:
 
 
 async def test_a_fan_out_within_a_task_group_ends_with_it() -> None:
-    class Stop(Exception):  # noqa: N818
+    class Stop(Exception):
         pass
 
     async def stop() -> None:

@@ -574,15 +574,14 @@ async def test_closing_while_many_are_at_every_stage(path: str) -> None:
 
 @both_paths
 async def test_leaving_the_client_during_a_fan_out_ends_it(path: str) -> None:
-    async with FaultServer([Stall()]) as server:
-        async with nothing_left(server):
-            async with client(server.base_url, path) as dc:
-                running = asyncio.ensure_future(collect(dc.groups.agent_relation, range(1, 50)))
-                await server.until(lambda s: len(s.ledger) == 32)
-            async with asyncio.timeout(2):
-                batch = await running
-            assert {type(each) for each in batch.failed.values()} == {ClientClosed}
-            assert len(batch.failed) == 49
+    async with FaultServer([Stall()]) as server, nothing_left(server):
+        async with client(server.base_url, path) as dc:
+            running = asyncio.ensure_future(collect(dc.groups.agent_relation, range(1, 50)))
+            await server.until(lambda s: len(s.ledger) == 32)
+        async with asyncio.timeout(2):
+            batch = await running
+        assert {type(each) for each in batch.failed.values()} == {ClientClosed}
+        assert len(batch.failed) == 49
 
 
 async def test_a_sibling_in_flight_survives_the_close_of_another() -> None:

@@ -174,7 +174,7 @@ def echo(where: str, request: Received) -> list[Step]:
         case "message":
             return [Send(error(1000, body))]
         case "message, escaped":
-            return [Send(error(1501, f"{quote(plain)} {json.dumps(plain)} {ascii(plain)}"))]
+            return [Send(error(1501, f"{quote(plain)} {json.dumps(plain)} {plain!a}"))]
         case "message, at every length":
             return [Send(error(1000, "x" * (request.number * 9 % 230) + plain))]
         case "message, many times":
@@ -217,9 +217,9 @@ def echo(where: str, request: Received) -> list[Step]:
         case "content type":
             return [Send(reply(b"", headers=[("Content-Type", quote(plain) + "; " + ascii(plain))]))]
         case "reason":
-            return line(f"HTTP/1.1 500 {ascii(plain)}\r\nContent-Length: 0\r\n\r\n")
+            return line(f"HTTP/1.1 500 {plain!a}\r\nContent-Length: 0\r\n\r\n")
         case "reason of no success":
-            return line(f"HTTP/1.1 418 {ascii(plain)}\r\nContent-Length: 0\r\n\r\n")
+            return line(f"HTTP/1.1 418 {plain!a}\r\nContent-Length: 0\r\n\r\n")
         case "retry-after":
             return [Send(reply(b"", 503, [("Retry-After", quote(plain))]))]
         case "cookie":
@@ -227,12 +227,12 @@ def echo(where: str, request: Received) -> list[Step]:
         case "status line":
             return line(f"{body}\r\n\r\n")
         case "bad header":
-            return line(f"HTTP/1.1 200 OK\r\n{ascii(plain)}\x00 x\r\n\r\n")
+            return line(f"HTTP/1.1 200 OK\r\n{plain!a}\x00 x\r\n\r\n")
         case "long header":
             return line(f"HTTP/1.1 200 OK\r\nX-Echo: {quote(plain) * 900}\r\n\r\n")
         case "bad chunk size":
             head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-            return line(f"{head}{ascii(plain)}\r\n{body}\r\n0\r\n\r\n")
+            return line(f"{head}{plain!a}\r\n{body}\r\n0\r\n\r\n")
         case "bad compression":
             return [Send(reply(body.encode(), headers=[("Content-Encoding", "gzip")]))]
         case "unknown compression":
@@ -246,7 +246,7 @@ def echo(where: str, request: Received) -> list[Step]:
         case "too large, chunked":
             return [Send(reply(body.encode() * 4000, framing="chunked"))]
         case "interim":
-            return [*line(f"HTTP/1.1 103 {ascii(plain)}\r\nX: {quote(plain)}\r\n\r\n"), Reset()]
+            return [*line(f"HTTP/1.1 103 {plain!a}\r\nX: {quote(plain)}\r\n\r\n"), Reset()]
         case "upgrade":
             return line(f"HTTP/1.1 101 Go\r\nUpgrade: {quote(plain)}\r\nConnection: upgrade\r\n\r\n")
         case _:
@@ -340,11 +340,11 @@ def half(head: str, request: Received, **framing: Any) -> list[Step]:
 STALLS: dict[str, Callable[[Received], list[Step]]] = {
     "before the head": lambda request: [Stall()],
     "amid the head": lambda request: [
-        *line(f"HTTP/1.1 200 {ascii(CANARY)}\r\nX: {quote(CANARY)}\r\nY"),
+        *line(f"HTTP/1.1 200 {CANARY!a}\r\nX: {quote(CANARY)}\r\nY"),
         Stall(),
     ],
     "after an interim head": lambda request: [
-        *line(f"HTTP/1.1 103 {ascii(CANARY)}\r\nX: {quote(CANARY)}\r\n\r\n"),
+        *line(f"HTTP/1.1 103 {CANARY!a}\r\nX: {quote(CANARY)}\r\n\r\n"),
         Stall(),
     ],
     "amid a sized body": lambda request: half(ascii(CANARY), request),

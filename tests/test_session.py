@@ -712,7 +712,7 @@ async def test_a_large_compressed_reply_arrives_whole(path: str) -> None:
 @both_paths
 @pytest.mark.parametrize("rest", [b"zz\r\nabc", b"3\r\nabcde", b"-1\r\n", b"3"])
 async def test_a_body_that_goes_bad_midway(path: str, rest: bytes) -> None:
-    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"sta\r\n"
+    head = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"sta\r\n'
     more = asyncio.Event()
     script = [Send(head), Wait(more), Send(rest), Stall()]
     async with FaultServer(script) as server, client(server, path, timeout=0.5) as dc:

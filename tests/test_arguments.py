@@ -1,0 +1,177 @@
+"""Arguments: what is refused, before anything is sent, and what is sent instead of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from faultserver import FaultServer
+from hypothesis import given
+from hypothesis import strategies as st
+from replies import serve
+
+from deepcall_async import DeepCall, RetryPolicy, UserToken, arguments
+
+LARGEST = 2**63 - 1
+CONTROLS = ["\0", "\n", "\r", "\t", "\x1f", "\x7f", "\x85", "\x9f"]
+
+NO_IDS: list[Any] = [
+    *(pytest.param(each, ValueError, id=repr(each)) for each in (-1, -(2**70), 2**63, 10**30)),
+    *(pytest.param(each, ValueError, id=repr(each)) for each in ("", " ", "\t", " 28", "28 ", "-1")),
+    *(pytest.param(f"2{each}8", ValueError, id=repr(each)) for each in CONTROLS),
+    pytest.param("\ud800", ValueError, id="lone surrogate"),
+    pytest.param("x" * 65, ValueError, id="65 characters"),
+    *(
+        pytest.param(each, TypeError, id=repr(each))
+        for each in (True, False, None, 28.0, b"28", [28], float("nan"), object)
+    ),
+]
+NO_NAMES: list[Any] = [
+    *(pytest.param(each, ValueError, id=repr(each)) for each in ("", " ", "\t\n")),
+    *(pytest.param(f"a{each}b", ValueError, id=repr(each)) for each in CONTROLS),
+    pytest.param("\ud800", ValueError, id="lone surrogate"),
+    pytest.param("a\udfffb", ValueError, id="lone low surrogate"),
+    pytest.param("x" * 256, ValueError, id="256 characters"),
+    pytest.param("x" * 2**20, ValueError, id="a megabyte"),
+    *(pytest.param(each, TypeError, id=repr(each)) for each in (None, 7, True, b"Sales", ["a"])),
+]
+
+Make = Callable[[DeepCall, Any], Awaitable[Any]]
+
+
+async def refused(make: Make, value: Any, kind: type[Exception], match: str) -> None:
+    async with (
+        FaultServer(serve) as server,
+        DeepCall(
+            UserToken("7", "t0ken"), base_url=server.base_url, retry=RetryPolicy(attempts=1)
+        ) as dc,
+    ):
+        with pytest.raises(kind, match=match) as caught:
+            await make(dc, value)
+        assert type(caught.value) is kind
+        assert len(str(caught.value)) < 200
+        assert (server.connections, dc.stats.requests) == (0, 0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("value", "kind"), NO_IDS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda dc, value: dc.groups.agent_relation(value), id="agent_relation"),
+        pytest.param(lambda dc, value: dc.groups.delete(value), id="delete"),
+        pytest.param(lambda dc, value: dc.groups.update(value, name="A"), id="update"),
+        pytest.param(lambda dc, value: dc.groups.assign_agents(value, [1]), id="assign_agents"),
+        pytest.param(lambda dc, value: dc.groups.list(group_id=value), id="list"),
+    ],
+)
+async def test_what_is_no_group_id(make: Make, value: Any, kind: type[Exception], request: Any) -> None:
+    if value is None and "list" in request.node.callspec.id:
+        pytest.skip("None asks for all groups")
+    await refused(make, value, kind, "group_id")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("value", "kind"), NO_IDS)
+async def test_what_is_no_agent_id(value: Any, kind: type[Exception]) -> None:
+    await refused(lambda dc, v: dc.groups.assign_agents(1, [2, v]), value, kind, "agent_ids")
+    await refused(
+        lambda dc, v: dc.groups.assign_agents(1, [2], receive_call=[v]), value, kind, "receive_call"
+    )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("value", ["123", b"123", 7, None])
+async def test_what_is_no_list_of_agents(value: Any) -> None:
+    await refused(lambda dc, v: dc.groups.assign_agents(1, v), value, TypeError, "")
+    await refused(
+        lambda dc, v: dc.groups.assign_agents(1, [2], receive_call=v), value, TypeError, ""
+    )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("value", "kind"), NO_NAMES)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda dc, value: dc.groups.add(value), id="add"),
+        pytest.param(lambda dc, value: dc.groups.add(value, reconcile=True), id="reconcile"),
+        pytest.param(lambda dc, value: dc.groups.update(1, name=value), id="update"),
+        pytest.param(lambda dc, value: dc.groups.list(name=value), id="list"),
+        pytest.param(lambda dc, value: dc.groups.agent_relation(1, name=value), id="relation"),
+    ],
+)
+async def test_what_is_no_name(make: Make, value: Any, kind: type[Exception], request: Any) -> None:
+    if value is None and request.node.callspec.id.endswith(("list", "relation")):
+        pytest.skip("None is no filter")
+    await refused(make, value, kind, "name")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(-1, ValueError), (2**63, ValueError), (True, TypeError), ("1", TypeError), (1.0, TypeError)],
+)
+async def test_what_is_no_status(value: Any, kind: type[Exception]) -> None:
+    await refused(lambda dc, v: dc.groups.update(1, name="A", status=v), value, kind, "status")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("value", [1, 0, "true", "", [], object()])
+async def test_what_is_no_switch(value: Any) -> None:
+    await refused(lambda dc, v: dc.groups.list(quick=v), value, TypeError, "quick")
+    await refused(lambda dc, v: dc.groups.list(forward=v), value, TypeError, "forward")
+    await refused(lambda dc, v: dc.groups.agent_relation(1, quick=v), value, TypeError, "quick")
+
+
+# What passes.
+
+
+@given(st.integers(0, LARGEST))
+def test_every_whole_number_from_zero_is_an_id(number: int) -> None:
+    assert arguments.group_id(number) == str(number)
+    assert arguments.number_or_text(number) == number
+    assert arguments.agent_ids("agent_ids", [number, str(number)]) == [str(number)] * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [("28", 28), ("0", 0), ("028", "028"), ("abc", "abc"), ("٢٨", "٢٨"), ("28x", "28x"), ("²", "²")],
+)
+def test_text_that_is_a_number_is_sent_as_one_where_numbers_are(text: str, sent: int | str) -> None:
+    assert arguments.number_or_text(text) == sent
+    assert arguments.group_id(text) == text
+
+
+@given(st.text() | st.integers() | st.floats() | st.booleans() | st.none() | st.binary())
+def test_checks_pass_or_raise_what_they_say(value: Any) -> None:
+    for check in (
+        arguments.group_id,
+        arguments.number_or_text,
+        arguments.name,
+        arguments.status,
+        lambda each: arguments.agent_ids("agent_ids", [each]),
+        lambda each: arguments.flag("quick", each),
+    ):
+        try:
+            passed = check(value)
+        except (ValueError, TypeError) as error:
+            # What was wrong is named, never quoted.
+            assert not isinstance(error, UnicodeError)
+            assert str(error).isprintable()
+            if isinstance(value, str) and len(value) > 20:
+                assert value not in str(error)
+        else:
+            str(passed).encode()
+
+
+def test_names_may_be_anything_printable() -> None:
+    for name in ("Sales", " Sales ", "Продажи", "営業 👩‍👧", "a" * 255, 'quote " and \\', "É\u0301"):
+        assert arguments.name(name) == name
+
+
+def test_ids_may_come_from_any_iterable() -> None:
+    assert arguments.agent_ids("agent_ids", iter([3, "8"])) == ["3", "8"]
+    assert arguments.agent_ids("agent_ids", ()) == []
+    assert arguments.agent_ids("agent_ids", {3: "x"}) == ["3"]
