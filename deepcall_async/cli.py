@@ -49,8 +49,10 @@ T = TypeVar("T")
 FOUND, USAGE, INCOMPLETE, UNAUTHENTICATED, INTERRUPTED = 1, 2, 3, 4, 130
 DEMO_GROUPS = 300
 
-app = App(name="deepcall", help="DeepCall's groups from the command line.", version=__version__)
-groups_app = App(name="groups", help="Look at the account's groups.")
+app: App = App(
+    name="deepcall", help="DeepCall's groups from the command line.", version=__version__
+)
+groups_app: App = App(name="groups", help="Look at the account's groups.")
 app.command(groups_app)
 
 BaseUrl = Annotated[

@@ -50,13 +50,13 @@ class Link(asyncio.BufferedProtocol):
         self.connection = connection
         self.handler: ResponseHandler = handler
         self.transport: asyncio.Transport = transport
-        self.used = False
-        self.idle = False
-        self.idle_since = 0.0
-        self.lost = False
-        self.spent = False
-        self.deadline = 0.0
-        self.has_bytes = _readability(descriptor)
+        self.used: bool = False
+        self.idle: bool = False
+        self.idle_since: float = 0.0
+        self.lost: bool = False
+        self.spent: bool = False
+        self.deadline: float = 0.0
+        self.has_bytes: Callable[[], bool] = _readability(descriptor)
         # The answer's head stands here and not in a local variable: it may echo the request, and
         # a traceback of a cancelled call shows locals.
         self.head: Any = None

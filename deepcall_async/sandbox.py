@@ -195,12 +195,12 @@ class Sandbox:
     ) -> None:
         account = demo_account(groups, agents, seed, int(time.time() if now is None else now))
         self.latency = latency
-        self.error_rate = dict(error_rate or {})
+        self.error_rate: dict[int, float] = dict(error_rate or {})
         self.drop_rate = drop_rate
         self.rate_limit = rate_limit
         self.ssid_lifetime = ssid_lifetime
         self.agent_to_agent_call = agent_to_agent_call
-        self.planted = account.planted
+        self.planted: dict[str, tuple[int, ...]] = account.planted
         self.requests: Counter[str] = Counter()
 
         self._groups = account.groups
@@ -218,9 +218,9 @@ class Sandbox:
         self._secrets = random.Random(f"secrets {seed}")  # noqa: S311 - a sandbox guards nothing
         self._faults = random.Random(f"faults {seed}")  # noqa: S311 - faults repeat by the seed
         self.user_id = OWNER
-        self.token = self._new_secret()
+        self.token: str = self._new_secret()
         self._ssid_uses: dict[str, int] = {}
-        self.ssid = self.new_ssid()
+        self.ssid: str = self.new_ssid()
         self._allowance = math.inf
         self._allowance_at = 0.0
 

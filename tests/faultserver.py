@@ -194,8 +194,8 @@ class FaultServer:
     """Answers the nth request it begins to see with the nth reaction; the last one repeats.
 
     ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
-    may wait for its second request and those that follow. With ``ssl`` the same happens inside TLS. Connections whose
-    numbers are in ``drop`` are reset at their first byte, before any TLS.
+    may wait for its second request and those that follow. With ``ssl`` the same happens inside
+    TLS. Connections whose numbers are in ``drop`` are reset at their first byte, before any TLS.
 
     Attributes:
         ledger: every request that arrived whole, in order.

@@ -98,7 +98,11 @@ def test_what_they_hold_is_asked_for_by_name() -> None:
 
 @pytest.mark.parametrize("bad", ["", " ", "\t", f"{SECRET}\n", f"{SECRET}\0", f"{SECRET}\ud800"])
 def test_blank_or_unprintable_ones_are_refused_without_their_value(bad: str) -> None:
-    for make in (SessionId, lambda value: UserToken("7", value), lambda value: UserToken(value, "t")):
+    for make in (
+        SessionId,
+        lambda value: UserToken("7", value),
+        lambda value: UserToken(value, "t"),
+    ):
         with pytest.raises(ValueError, match=r"ssid|token|user_id") as caught:
             make(bad)
         assert SECRET not in str(caught.value)
@@ -107,7 +111,11 @@ def test_blank_or_unprintable_ones_are_refused_without_their_value(bad: str) -> 
 
 @pytest.mark.parametrize("bad", [None, 7, True, b"bytes", ["a"]])
 def test_ones_of_the_wrong_type_are_refused(bad: Any) -> None:
-    for make in (SessionId, lambda value: UserToken("7", value), lambda value: UserToken(value, "t")):
+    for make in (
+        SessionId,
+        lambda value: UserToken("7", value),
+        lambda value: UserToken(value, "t"),
+    ):
         with pytest.raises(TypeError, match="must be a str"):
             make(bad)
 
@@ -294,7 +302,9 @@ async def test_a_failing_refresh_fails_all_and_for_five_seconds_nobody_asks_agai
         done = await asyncio.gather(*(dc.groups.list() for _ in range(50)), return_exceptions=True)
         assert {type(each) for each in done} == {AuthenticationFailed}
         assert len({id(each) for each in done}) == 50
-        assert all(each.endpoint == "groups.list" for each in done if isinstance(each, DeepCallError))
+        assert all(
+            each.endpoint == "groups.list" for each in done if isinstance(each, DeepCallError)
+        )
         requests = len(server.ledger)
         assert provider.refreshes == 1
         for _ in range(5):
@@ -475,7 +485,9 @@ async def test_closing_while_renewing_ends_the_renewal_and_sends_nothing(
         before = asyncio.all_tasks()
         mine = dc.with_options(credentials=provider)
         if who == "client":
-            options: dict[str, Any] = {"session": aiohttp.ClientSession()} if path != "direct" else {}
+            options: dict[str, Any] = (
+                {"session": aiohttp.ClientSession()} if path != "direct" else {}
+            )
             mine = DeepCall(provider, base_url=server.base_url, retry=ONCE, **options)
         calls = [asyncio.ensure_future(mine.groups.list()) for _ in range(3)]
         calls.append(asyncio.ensure_future(mine.groups.add("A")))
@@ -592,7 +604,7 @@ async def test_a_failing_refresh_ends_a_fan_out_at_once(through: str) -> None:
                     dc.groups.agent_relation, range(1, 10**7), concurrency=8
                 ) as outcomes:
                     async for outcome in outcomes:
-                        seen.append(outcome)  # noqa: PERF401  (kept although the loop raises)
+                        seen.append(outcome)
         assert provider.refreshes == 1
         assert len(server.ledger) <= 40 + 2 * 8
         assert all(isinstance(outcome, Ok) for outcome in seen)

@@ -407,7 +407,7 @@ async def test_max_failures_gives_what_is_finished_first(ordered: bool) -> None:
             call, source, concurrency=3, ordered=ordered, max_failures=3
         ) as outcomes:
             async for outcome in outcomes:
-                seen.append(outcome)  # noqa: PERF401  (kept although the loop raises)
+                seen.append(outcome)
     assert isinstance(many.value, DeepCallError)
     assert isinstance(many.value.__cause__, GroupUnavailable)
     failed = [outcome.key for outcome in seen if isinstance(outcome, Failed)]
@@ -523,7 +523,7 @@ async def test_keys_that_fail_are_raised_after_what_is_in_flight(
             call, broken_too() if asynchronous else broken(), concurrency=4, ordered=ordered
         ) as outcomes:
             async for outcome in outcomes:
-                seen.append(outcome.key)  # noqa: PERF401  (kept although the loop raises)
+                seen.append(outcome.key)
     assert sorted(seen) == list(range(10))
 
 
@@ -638,7 +638,7 @@ async def test_a_timeout_around_it_is_a_timeout(ordered: bool, concurrency: int 
                 call, range(100), concurrency=concurrency, ordered=ordered
             ) as outcomes:
                 async for outcome in outcomes:
-                    seen.append(outcome.key)  # noqa: PERF401  (kept although the loop raises)
+                    seen.append(outcome.key)
     assert sorted(seen) == [0, 1, 2, 3]
     # The timeout took its own cancellation back.
     task = asyncio.current_task()

@@ -214,12 +214,12 @@ async def test_idle_connections_are_closed_at_once_or_in_time() -> None:
         await server.until(lambda s: s.idle_connections == 1)
         assert server.close_idle() == 1
         assert await reader.read() == b""
-    async with FaultServer(serve, close_idle_after=0.03) as server:
-        async with connect(server) as (reader, writer):
-            await asyncio.sleep(0.06)
-            writer.write(ask(name="g"))
-            await read_reply(reader)
-            assert await asyncio.wait_for(reader.read(), 1) == b""
+    patient = FaultServer(serve, close_idle_after=0.03)
+    async with patient as server, connect(server) as (reader, writer):
+        await asyncio.sleep(0.06)
+        writer.write(ask(name="g"))
+        await read_reply(reader)
+        assert await asyncio.wait_for(reader.read(), 1) == b""
 
 
 async def test_it_closes_with_clients_still_connected() -> None:

@@ -443,9 +443,7 @@ async def test_cancelled_after_any_number_of_turns(scene: str, path: str, verb: 
                 assert count < 400, "the call never ends"
             assert count > 3
             assert "0 active" in repr(dc)
-        names = Counter(
-            request.body["name"] for request in server.ledger if request.verb == "add"
-        )
+        names = Counter(request.body["name"] for request in server.ledger if request.verb == "add")
         if verb == "add" and scene != "renewed":
             assert max(names.values()) == 1
     # The odd connection may be on its way out, but they do not pile up.
@@ -465,9 +463,7 @@ async def test_reconciling_cancelled_after_any_number_of_turns(path: str) -> Non
                 if not alive:
                     break
                 assert count < 400, "the call never ends"
-        names = Counter(
-            request.body["name"] for request in server.ledger if request.verb == "add"
-        )
+        names = Counter(request.body["name"] for request in server.ledger if request.verb == "add")
         assert set(names.values()) == {1}
 
 

@@ -115,7 +115,9 @@ def test_no_spelling_of_any_secret_is_shown(spelling: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(SECRETS.filter(lambda secret: len(secret) >= 6), st.data())
-def test_no_mixture_of_spellings_of_a_real_secret_is_shown(secret: str, data: st.DataObject) -> None:
+def test_no_mixture_of_spellings_of_a_real_secret_is_shown(
+    secret: str, data: st.DataObject
+) -> None:
     assume(len(set(secret)) > 3)
     spelled = ""
     for char in secret:

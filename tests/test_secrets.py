@@ -137,7 +137,13 @@ def test_the_check_itself_notices(caplog: pytest.LogCaptureFixture) -> None:
     def raises(secret: str) -> None:
         raise LookupError("nothing here")
 
-    for spelled in (CANARY, quote(CANARY), json.dumps(json.dumps(CANARY)), CORE[3:12], ascii(CANARY)):
+    for spelled in (
+        CANARY,
+        quote(CANARY),
+        json.dumps(json.dumps(CANARY)),
+        CORE[3:12],
+        ascii(CANARY),
+    ):
         assert is_shown(spelled)
     with pytest.raises(LookupError) as caught:
         raises(CANARY)
@@ -215,7 +221,9 @@ def echo(where: str, request: Received) -> list[Step]:
             where_to = [("Location", f"https://x.example/?{quote(body)}"), ("X", quote(plain))]
             return [Send(reply(body.encode(), 307, where_to))]
         case "content type":
-            return [Send(reply(b"", headers=[("Content-Type", quote(plain) + "; " + ascii(plain))]))]
+            return [
+                Send(reply(b"", headers=[("Content-Type", quote(plain) + "; " + ascii(plain))]))
+            ]
         case "reason":
             return line(f"HTTP/1.1 500 {plain!a}\r\nContent-Length: 0\r\n\r\n")
         case "reason of no success":
@@ -223,7 +231,7 @@ def echo(where: str, request: Received) -> list[Step]:
         case "retry-after":
             return [Send(reply(b"", 503, [("Retry-After", quote(plain))]))]
         case "cookie":
-            return [Send(error(1000)[:-2].replace(b"\r\n", f"\r\nSet-Cookie: a={quote(plain)}\r\n".encode(), 1)), Fin()]  # noqa: E501  # fmt: skip
+            return [Send(error(1000)[:-2].replace(b"\r\n", f"\r\nSet-Cookie: a={quote(plain)}\r\n".encode(), 1)), Fin()]  # fmt: skip
         case "status line":
             return line(f"{body}\r\n\r\n")
         case "bad header":
@@ -248,7 +256,9 @@ def echo(where: str, request: Received) -> list[Step]:
         case "interim":
             return [*line(f"HTTP/1.1 103 {plain!a}\r\nX: {quote(plain)}\r\n\r\n"), Reset()]
         case "upgrade":
-            return line(f"HTTP/1.1 101 Go\r\nUpgrade: {quote(plain)}\r\nConnection: upgrade\r\n\r\n")
+            return line(
+                f"HTTP/1.1 101 Go\r\nUpgrade: {quote(plain)}\r\nConnection: upgrade\r\n\r\n"
+            )
         case _:
             raise AssertionError(where)
 
@@ -467,9 +477,7 @@ async def test_a_connection_that_fails(
 
 
 @both_paths
-async def test_a_fan_out_over_echoing_servers(
-    path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_fan_out_over_echoing_servers(path: str, caplog: pytest.LogCaptureFixture) -> None:
     def react(request: Received) -> list[Step] | Sequence[Step]:
         if request.number % 3:
             return echo(WHERE[request.number % len(WHERE)], request)
@@ -555,9 +563,7 @@ def test_an_environment_that_is_refused(
 
 @both_paths
 @pytest.mark.parametrize("how", ["raises", "gives", "hangs", "gives rejected ones"])
-async def test_a_provider_that_fails(
-    how: str, path: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_provider_that_fails(how: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
     class Provider:
         async def credentials(self) -> Any:
             return KINDS["ssid"]()

@@ -280,7 +280,9 @@ async def test_a_borrowed_session_without_a_user_agent_gets_ours() -> None:
         assert server.ledger[0].headers["user-agent"].endswith(" bot/2")
 
 
-@pytest.mark.parametrize("limits", [{"limit": 2}, {"limit": 100, "limit_per_host": 2}, {"limit": 0}])
+@pytest.mark.parametrize(
+    "limits", [{"limit": 2}, {"limit": 100, "limit_per_host": 2}, {"limit": 0}]
+)
 async def test_waiting_for_a_borrowed_connectors_slot_is_no_timeout(limits: dict[str, int]) -> None:
     most = 3 if limits == {"limit": 0} else 2
 
