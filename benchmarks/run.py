@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,6 +84,8 @@ class Report(msgspec.Struct, frozen=True):
 def main() -> int:
     """Run what the command line asks for."""
     options = _options()
+    # So that the servers are ended when this is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     names, versions = _available(options.only)

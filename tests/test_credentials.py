@@ -550,6 +550,8 @@ async def test_a_cancelled_caller_does_not_take_the_renewal_from_the_others(when
         async with asyncio.timeout(2):
             while provider.running == 0 or (when == "renewed" and provider.refreshes == 0):
                 await asyncio.sleep(0)
+        if when == "renewed":
+            await server.until(lambda s: len(s.ledger) == 5)
         for _ in range(20):
             await asyncio.sleep(0)
         # The first is the one that asked.

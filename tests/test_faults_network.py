@@ -142,6 +142,19 @@ async def test_a_connection_closed_unnoticed_in_a_borrowed_pool(endpoint: Endpoi
             assert server.begun == 2
 
 
+async def test_a_change_does_not_go_out_on_a_connection_idle_for_long() -> None:
+    """A connection idle for a second may be closing; a handshake costs less than a doubt."""
+
+    async def ask(endpoint: Endpoint) -> None:
+        async with FaultServer(serve) as server, client(server.base_url) as dc:
+            await endpoint(dc, 27)
+            await asyncio.sleep(1.1)
+            await endpoint(dc, 28)
+            assert server.connections == (2 if endpoint in CHANGES else 1)
+
+    await asyncio.gather(*(ask(endpoint) for endpoint in (*READS, *CHANGES)))
+
+
 @both_ways
 @each_endpoint
 async def test_a_connection_seen_to_close_is_not_used_again(endpoint: Endpoint, way: Way) -> None:
@@ -301,12 +314,21 @@ async def test_a_broken_tls_handshake(endpoint: Endpoint, way: Way, greeted: Rea
 
 
 async def test_a_connection_reset_as_soon_as_it_is_made() -> None:
-    async with FaultServer(serve, on_connect=[Reset()]) as server:
-        async with client(server.url("https")) as dc:
-            await ADD.fails(dc, ConnectFailed, attempts=3)
-        async with client(server.url("http")) as dc:
-            await ADD.fails(dc, OutcomeUnknown)
-        assert (server.connections, server.begun) == (4, 0)
+    async with (
+        FaultServer(serve, on_connect=[Reset()]) as server,
+        client(server.base_url) as dc,
+    ):
+        await ADD.fails(dc, OutcomeUnknown)
+        assert (server.connections, server.begun) == (1, 0)
+
+
+async def test_a_connection_reset_before_its_tls_handshake() -> None:
+    async with (
+        FaultServer(serve, on_connect=[Reset()]) as server,
+        client(server.url("https")) as dc,
+    ):
+        await ADD.fails(dc, ConnectFailed, attempts=3)
+        assert (server.connections, server.begun) == (3, 0)
 
 
 @both_ways

@@ -56,7 +56,7 @@ class _Jumping(selectors.DefaultSelector):
 
 def simulate(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run it on a simulated clock."""
-    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+    with asyncio.Runner(loop_factory=SimulatedLoop, debug=False) as runner:
         return runner.run(coroutine)
 
 

@@ -113,7 +113,7 @@ def test_no_spelling_of_any_secret_is_shown(spelling: str) -> None:
     check()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(SECRETS.filter(lambda secret: len(secret) >= 6), st.data())
 def test_no_mixture_of_spellings_of_a_real_secret_is_shown(
     secret: str, data: st.DataObject

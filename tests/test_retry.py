@@ -212,7 +212,7 @@ def test_more_digits_than_a_number_has_are_no_short_wait() -> None:
     assert asked is None or asked > LONGEST_RETRY_AFTER
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))

@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import pickle
+import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
@@ -379,6 +380,8 @@ async def abandon(how: str, server: FaultServer, dc: DeepCall, call: Awaitable[A
     if how == "timeout around it":
         async with asyncio.timeout(0.1):
             return await call
+    if how == "its own timeout":
+        return await call
     task = asyncio.ensure_future(call)
     await server.until(lambda s: len(s.ledger) == 1)
     for _ in range(30):
@@ -399,7 +402,7 @@ async def test_a_call_that_is_given_up(
     own = stage != "amid the wait before a repeat"
     if how == "its own timeout" and not own:
         pytest.skip("the wait is not the server's")
-    patience = 0.15 if how == "its own timeout" else 10.0
+    patience = 0.3 if how == "its own timeout" else 10.0
     for verb in ("list", "add"):
         failure: BaseException | None = None
         async with connect(STALLS[stage], path, timeout=patience) as (server, dc):
@@ -424,10 +427,13 @@ async def test_a_large_request_that_the_server_does_not_read(
         writer.transport.abort()
 
     done = asyncio.Event()
-    deaf = await asyncio.start_server(ignore, "127.0.0.1", 0, limit=1024)
-    ids = range(10**9, 10**9 + 1_500_000)
+    listener = socket.create_server(("127.0.0.1", 0))
+    # What the system takes in for a deaf server is small, and less than is sent.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    deaf = await asyncio.start_server(ignore, sock=listener, limit=1024)
+    ids = range(10**9, 10**9 + 500_000)
     async with deaf, contextlib.AsyncExitStack() as stack:
-        port = deaf.sockets[0].getsockname()[1]
+        port = listener.getsockname()[1]
         options: dict[str, Any] = {}
         if path == "borrowed":
             options["session"] = await stack.enter_async_context(aiohttp.ClientSession())
@@ -435,7 +441,7 @@ async def test_a_large_request_that_the_server_does_not_read(
         await stack.enter_async_context(dc)
         failure: BaseException | None = None
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(0.5):
                 await dc.groups.assign_agents(1, ids)
         except TimeoutError as error:
             failure = error
