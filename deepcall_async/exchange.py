@@ -8,12 +8,14 @@ name that lives across an ``await``: a traceback shows such names.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from inspect import signature
 from typing import Protocol
 
-from aiohttp import ClientRequest, ClientTimeout, TCPConnector
+from aiohttp import AddrInfoType, ClientRequest, ClientTimeout, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from yarl import URL
@@ -33,6 +35,16 @@ ENCODINGS = "gzip, deflate"
 NO_TIMEOUT = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 
 _RECEIVED_AT_ONCE = 2**18
+
+
+# The sockets made for the attempt to connect that is being made in this context.
+_sockets_made: ContextVar[list[socket.socket]] = ContextVar("sockets_made")
+
+
+def _new_socket(address: AddrInfoType) -> socket.socket:
+    made = socket.socket(*address[:3])
+    _sockets_made.get([]).append(made)
+    return made
 
 
 class Exchange(Protocol):
@@ -96,7 +108,7 @@ class DirectExchange:
         url = URL(base_url)
         self._loop = asyncio.get_running_loop()
         self._max_response_bytes = max_response_bytes
-        self._connector = TCPConnector(limit=0)
+        self._connector = TCPConnector(limit=0, socket_factory=_new_socket)
         self._request = ClientRequest("POST", url, loop=self._loop)
         self._prefix = url.raw_path.rstrip("/")
         self._tail_of_head = (
@@ -238,6 +250,8 @@ class DirectExchange:
 
     async def _connect(self, timeout: float) -> Link | DeepCallError:
         scope = asyncio.timeout(timeout)
+        made: list[socket.socket] = []
+        _sockets_made.set(made)
         try:
             async with scope:
                 self._connecting.add(scope)
@@ -246,6 +260,11 @@ class DirectExchange:
                     return Link(connection, self._buffer, self._max_response_bytes)
                 connection.close()
         except FOREIGN as error:
+            if type(self._loop).__module__.startswith("uvloop"):
+                # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor but
+                # not the socket, which when collected would close whatever has that number then.
+                for each in made:
+                    each.detach()
             if self._closed:
                 return ClientClosed("the client was closed while it connected")
             return mapped(error, connecting=True)

@@ -159,8 +159,8 @@ def settle(error: DeepCallError, repeat: Repeat, *, ambiguous: bool) -> DeepCall
         return error
     unknown = OutcomeUnknown(
         f"{error.endpoint}: the request was sent but not answered, so it may or may not have been"
-        f" applied ({type(error).__name__}); it was not sent again. Look with groups.list() or"
-        " groups.agent_relation() before you repeat it"
+        f" applied ({type(error).__name__}); look with groups.list() or groups.agent_relation()"
+        " before you repeat it"
     )
     unknown.endpoint, unknown.attempts = error.endpoint, error.attempts
     unknown.__cause__ = error
