@@ -320,19 +320,17 @@ class Session:
         else:
             status, headers, body = answer
             result = decode(call, status, headers, body, identity, pool.rosters, time.time)
-        failed = isinstance(result, DeepCallError)
-        if isinstance(result, DeepCallError):
-            self._named(result, call, number)
+        error = self._named(result, call, number) if isinstance(result, DeepCallError) else None
         observer = attempt_observer.get()
         if observer is not None:
-            observer(sent, time.monotonic(), result if isinstance(result, DeepCallError) else None)
+            observer(sent, time.monotonic(), error)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "%s attempt=%d http=%s %s ms=%.1f",
                 endpoint.name,
                 number,
                 "-" if status is None else status,
-                _outcome(result) if failed else "success",
+                "success" if error is None else _outcome(error),
                 (time.monotonic() - sent) * 1000,
             )
         return result, identity

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from faultserver import FaultServer, Received, Send, Step, Wait
+from faultserver import FaultServer, Received, Reset, Send, Step, Wait
 from replies import error, serve
 
 from deepcall_async import (
@@ -649,8 +649,6 @@ async def test_a_refusal_after_the_renewal_is_what_it_says() -> None:
 
 @pytest.mark.anyio
 async def test_a_change_lost_after_the_renewal_is_an_unknown_outcome() -> None:
-    from faultserver import Reset
-
     def react(request: Received) -> Sequence[Step]:
         return [Reset()] if request.body["ssid"] != "first" else [Send(error(1014))]
 

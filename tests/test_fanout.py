@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import Any, Literal
 
 import pytest
-from faultserver import FaultServer, Received, Send, Stall, Step
+from faultserver import Delay, FaultServer, Received, Reset, Send, Stall, Step
+from hazards import refused_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from replies import error, reply, serve
@@ -892,9 +893,6 @@ async def test_concurrency_above_the_pool_makes_no_timeouts() -> None:
 
 @pytest.mark.parametrize("outage", ["503", "1009", "reset", "refused"])
 async def test_the_retry_budget_bounds_the_load_of_a_total_outage(outage: str) -> None:
-    from faultserver import Reset
-    from hazards import refused_port
-
     keys = 400
     steps: dict[str, Sequence[Step]] = {
         "503": [Send(reply(b"", 503))],
@@ -917,7 +915,6 @@ async def test_the_retry_budget_bounds_the_load_of_a_total_outage(outage: str) -
 
 async def test_a_server_that_drops_every_second_request_of_a_connection_is_bounded_too() -> None:
     """Each connection answers once and dies under the next request: repeats that look free."""
-    from faultserver import Reset
 
     def react(request: Received) -> Sequence[Step]:
         return (Send(reply(b"", 503)),) if request.number_on_connection == 1 else (Reset(),)
@@ -982,8 +979,6 @@ async def test_adaptive_concurrency_grows_while_the_service_keeps_up() -> None:
 
     def slow(request: Received) -> Sequence[Step]:
         nonlocal in_flight, most
-        from faultserver import Delay
-
         most = max(most, server.begun - len(done))
         return Delay(0.02), *serve(request)
 

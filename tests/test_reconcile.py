@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from faultserver import Commit, FaultServer, Received, Reset, Send, Stall, Step
+from hazards import refused_port
 from replies import error, group, reply
 
 from deepcall_async import (
@@ -221,8 +222,6 @@ async def test_without_reconcile_nothing_is_listed() -> None:
 
 
 async def test_an_unreachable_server_is_just_that() -> None:
-    from hazards import refused_port
-
     with refused_port() as port:
         async with DeepCall(
             SessionId("s3ssion"), base_url=f"http://127.0.0.1:{port}", retry=QUICK

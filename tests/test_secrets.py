@@ -17,6 +17,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 from faultserver import FaultServer, Fin, Received, Reset, Send, Stall, Step
+from hazards import refused_port
 from replies import answer, as_json, chunk, error, reply, serve, zipped
 from rich.console import Console
 from rich.traceback import Traceback
@@ -458,8 +459,6 @@ async def test_a_large_request_that_the_server_does_not_read(
 async def test_a_connection_that_fails(
     how: str, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from hazards import refused_port
-
     steps: dict[str, Sequence[Step]] = {"reset": [Reset()], "fin": [Fin()], "refused": [Stall()]}
     with refused_port() as port:
         options = {"base_url": f"http://127.0.0.1:{port}"} if how == "refused" else {}

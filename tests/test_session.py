@@ -54,6 +54,7 @@ from deepcall_async import (
     __version__,
     exchange,
 )
+from deepcall_async.exchange import direct_is_possible
 from deepcall_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.anyio
@@ -883,3 +884,14 @@ async def test_many_calls_leave_no_socket_and_no_task_behind(path: str) -> None:
         async with asyncio.timeout(1):
             while sockets() > before or len(asyncio.all_tasks()) > tasks:
                 await asyncio.sleep(0.01)
+
+
+async def test_an_unknown_aiohttp_is_used_through_its_public_api_with_one_warning(monkeypatch):
+    assert direct_is_possible()
+    monkeypatch.setattr("deepcall_async.session.direct_is_possible", lambda: False)
+    async with FaultServer(serve) as server, client(server) as dc:
+        with pytest.warns(RuntimeWarning, match="calls work, but slower") as warned:
+            assert (await dc.groups.agent_relation(28)).group.unique_id == 28
+            assert (await dc.groups.agent_relation(29)).group.unique_id == 29
+        assert len(warned) == 1
+        assert "PublicExchange" in repr(dc)
