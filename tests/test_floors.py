@@ -26,12 +26,11 @@ FLOORS: dict[str, int] = {
             "models",
             "plain",
             "redaction",
-            "signals",
             "version",
         ],
         0,
     ),
-    **dict.fromkeys(["foreign", "pacing", "retry", "settings", "wire"], 1),
+    **dict.fromkeys(["foreign", "pacing", "retry", "settings", "signals", "wire"], 1),
     **dict.fromkeys(["link", "renewal"], 2),
     "exchange": 3,
     "public": 4,
@@ -49,8 +48,6 @@ APART: dict[str, set[str]] = {
     "sandbox_data": set(),
     "pytest_plugin": {"sandbox"},
 }
-# One floor may use a neighbour where the neighbour is what it speaks in.
-ALLOWED = {"signals": {"errors"}}
 AIOHTTPS_CLIENT = {"client", "exchange", "foreign", "link", "public", "session"}
 ANYIO = {"fanout", "pytest_plugin"}
 PURE_AUDIT = {"errors", "models"}
@@ -120,7 +117,7 @@ def test_every_module_has_its_place() -> None:
 def test_a_module_imports_from_floors_below_its_own(name: str) -> None:
     for used in own_imports(name):
         assert used not in APART or name == "cli", f"{name} imports {used}"
-        if used in APART or used in ALLOWED.get(name, ()):
+        if used in APART:
             continue
         if is_in_audit(name) and is_in_audit(used):
             continue

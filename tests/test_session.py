@@ -891,7 +891,7 @@ async def test_an_unknown_aiohttp_is_used_through_its_public_api_with_one_warnin
     monkeypatch.setattr("deepcall_async.session.direct_is_possible", lambda: False)
     async with FaultServer(serve) as server, client(server) as dc:
         with pytest.warns(RuntimeWarning, match="calls work, but slower") as warned:
-            assert (await dc.groups.agent_relation(28)).group.unique_id == 28
-            assert (await dc.groups.agent_relation(29)).group.unique_id == 29
+            found = [await dc.groups.agent_relation(number) for number in (28, 29)]
+        assert [relation.group.unique_id for relation in found] == [28, 29]
         assert len(warned) == 1
         assert "PublicExchange" in repr(dc)
