@@ -273,6 +273,8 @@ async def unsent(
             provider.allowed.clear()
         await turns()
         if stage.startswith(("backing off", "waiting for renewed")):
+            if stage == "backing off":
+                await server.until(lambda s: s.begun == 1)
             async with asyncio.timeout(2):
                 while dc.stats.requests < 1 or "0 active" not in repr(dc):
                     await asyncio.sleep(0)
