@@ -79,7 +79,7 @@ class ConnectionLost(TransportError):
 class OutcomeUnknown(DeepCallError):
     """A change was sent but not answered: it may or may not have been applied.
 
-    It was not sent again. ``__cause__`` is the failure that hid the answer.
+    Only a ``delete`` was sent again. ``__cause__`` is the failure that hid the answer.
 
     Attributes:
         candidates: after ``groups.add(..., reconcile=True)``, the groups that may be the new one.
