@@ -88,6 +88,10 @@ class Batch(Struct, Generic[H, V], frozen=True):
     ok: dict[H, V]
     failed: dict[H, DeepCallError]
 
+    def __repr__(self) -> str:
+        # In few words: before Python 3.13, `asyncio.run` makes the repr of what it returns.
+        return f"Batch({len(self.ok)} ok, {len(self.failed)} failed)"
+
     def raise_if_failed(self) -> None:
         """Raise the first failure, with a note on how many there were, if there was any."""
         for key, error in self.failed.items():

@@ -298,3 +298,12 @@ def test_a_snapshot_says_what_is_missing() -> None:
     assert not snapshot.complete
     assert [group.unique_id for group in snapshot.groups] == [1, 2, 3]
     assert Snapshot.of(groups[:1], {1: relation(1)}).complete
+
+
+def test_large_accounts_are_shown_in_few_words() -> None:
+    """A task shows its result, and before Python 3.13 `asyncio.run` shows its task every time."""
+    snapshot = account(*(relation(i, "Y" * 50) for i in range(1, 100)), failed={200: refused()})
+    report = audit(snapshot, now=NOW)
+    assert repr(snapshot) == "Snapshot(100 groups: 99 read, 1 failed)"
+    assert repr(report) == f"Report({report.verdict!r})"
+    assert len(repr(report)) < 500

@@ -811,6 +811,12 @@ async def test_collect_looks_each_distinct_key_up_once() -> None:
     assert told[2].total == 3
 
 
+async def test_a_batch_is_shown_in_few_words() -> None:
+    """A task shows its result, and before Python 3.13 `asyncio.run` shows its task every time."""
+    batch = Batch(dict.fromkeys(range(100_000), "value"), {7: ServerFault("busy")})
+    assert repr(batch) == "Batch(100000 ok, 1 failed)"
+
+
 async def test_raise_if_failed_raises_the_first_with_a_note() -> None:
     Batch({1: 2}, {}).raise_if_failed()
     batch = await collect(refusing(2, 3), range(5))

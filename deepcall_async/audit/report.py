@@ -72,6 +72,10 @@ class Report(Struct, frozen=True, kw_only=True, eq=False):
     new_only: bool = False
     resolved: int | None = None
 
+    def __repr__(self) -> str:
+        # In few words: before Python 3.13, `asyncio.run` makes the repr of what it returns.
+        return f"Report({self.verdict!r})"
+
     @property
     def snapshot(self) -> Snapshot:
         """What was audited."""

@@ -77,6 +77,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     unread: dict[int, Group] = {}
     cut_short: bool = False
 
+    def __repr__(self) -> str:
+        # In few words: before Python 3.13, `asyncio.run` makes the repr of what it returns.
+        read, failed = len(self.relations), len(self.failed)
+        return f"Snapshot({len(self.asked)} groups: {read} read, {failed} failed)"
+
     @classmethod
     def of(
         cls,
