@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
 
 import trustme
 
@@ -42,15 +42,16 @@ def black_hole(host: str = "127.0.0.1") -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@cache
 class Certificates:
-    """A certificate authority made for the test, and servers it should and should not vouch for."""
+    """A certificate authority made for the tests, and servers it should and should not vouch for."""
 
     def __init__(self) -> None:
         self.authority = trustme.CA()
 
     def client(self) -> ssl.SSLContext:
         """What a client that trusts this authority uses."""
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.authority.configure_trust(context)
         return context
 

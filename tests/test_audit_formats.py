@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 from audit_accounts import NOW, USER, account, agents, refused, relation
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -172,7 +172,6 @@ def test_csv_has_the_findings(report: Report) -> None:
 @example("\t=1+1")
 @example("-1")
 @example('a"b,c\r\nd')
-@settings(deadline=None)
 def test_no_cell_is_a_formula_and_none_is_lost(name: str) -> None:
     report = _hostile(name)
     rows = list(csv.reader(StringIO(render(report, "csv").decode(), newline="")))
@@ -228,7 +227,6 @@ def test_junit_counts_what_it_holds(report: Report) -> None:
 
 @given(st.text(max_size=30))
 @example("\x00\x0b\ufffe]]>")
-@settings(deadline=None)
 def test_junit_is_always_well_formed(name: str) -> None:
     report = _hostile(name)
     root = ElementTree.fromstring(render(report, "junit"))
@@ -264,7 +262,6 @@ SHAPES = {
 @example(HOSTILE[1])
 @example(HOSTILE[2])
 @example(HOSTILE[6])
-@settings(deadline=None, max_examples=60)
 def test_names_are_text(name: str) -> None:
     page = _Page(_html(_hostile(name)))
     shapes = {(tag, *sorted(attrs)) for tag, attrs in page.tags}

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from audit_accounts import NOW, account, refused, relation
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -103,7 +103,6 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 @given(snapshots())
-@settings(deadline=None)
 def test_a_snapshot_comes_back_as_it_went(snapshot: Snapshot) -> None:
     report = audit(snapshot, baseline=snapshot)
     record = render(report, "jsonl")
@@ -115,7 +114,6 @@ def test_a_snapshot_comes_back_as_it_went(snapshot: Snapshot) -> None:
 
 
 @given(snapshots(), st.data())
-@settings(deadline=None)
 def test_a_record_cut_anywhere_loses_only_what_was_not_written(
     snapshot: Snapshot, data: st.DataObject
 ) -> None:

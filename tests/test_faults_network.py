@@ -447,13 +447,13 @@ async def test_an_attempt_ends_in_time(slow: Reaction) -> None:
     async def ask(way: Way) -> None:
         async with (
             FaultServer(slow) as server,
-            client(server.base_url, way, timeout=0.6, retry=quick(2)) as dc,
+            client(server.base_url, way, timeout=0.4, retry=quick(2)) as dc,
         ):
             begun = asyncio.get_running_loop().time()
             await asyncio.gather(
                 *(each.fails_for_good(dc, RequestTimeout, attempts=2) for each in ENDPOINTS)
             )
-            assert 0.6 <= asyncio.get_running_loop().time() - begun < 3
+            assert 0.4 <= asyncio.get_running_loop().time() - begun < 3
             sent = Counter(request.verb for request in server.ledger)
             assert sent == {
                 each.verb: 2 if each.repeats(RequestTimeout) else 1 for each in ENDPOINTS

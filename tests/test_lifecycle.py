@@ -309,7 +309,7 @@ async def test_cancelled_without_a_request_in_flight(stage: str, path: str, verb
         assert time.monotonic() - started < 0.5
         await turns()
         assert len(server.ledger) == sent_before
-        after = dc.with_options(retry=RetryPolicy(attempts=1, deadline=0.1))
+        after = dc.with_options(retry=RetryPolicy(attempts=1, deadline=0.05))
         if stage in ("connecting", "shaking hands", "backing off unsent"):
             # Not a slot that is waited for in vain, but the same place as before.
             with pytest.raises(ConnectFailed):
@@ -520,7 +520,7 @@ async def test_closing_as_a_timeout_fires(path: str, first: str, stage: str) -> 
     """Both timers are due when the loop comes round again, so they fire in one turn of it."""
     loop = asyncio.get_running_loop()
     closing = asyncio.Event()
-    soon, late = (0.04, 0.06) if first == "close" else (0.06, 0.04)
+    soon, late = (0.02, 0.03) if first == "close" else (0.03, 0.02)
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(FaultServer([Stall()]))
         port = stack.enter_context(black_hole()) if stage == "connect" else server.port
@@ -541,7 +541,7 @@ async def test_closing_as_a_timeout_fires(path: str, first: str, stage: str) -> 
         await asyncio.sleep(0)
         loop.call_later(soon, closing.set)
         await turns(3)
-        time.sleep(0.15)  # noqa: ASYNC251  (the loop must not come round before both are due)
+        time.sleep(0.08)  # noqa: ASYNC251  (the loop must not come round before both are due)
         async with asyncio.timeout(1):
             await closer
         with pytest.raises((ClientClosed, RequestTimeout, ConnectFailed)):

@@ -29,7 +29,7 @@ T = TypeVar("T")
 Mode = Literal["queue", "refuse"]
 
 SERVICE = 0.05
-SETTLED, PHASE = 4.0, 8.0
+SETTLED, PHASE = 3.0, 5.0
 BOUNDS = Adaptive(min=4, max=256)
 
 

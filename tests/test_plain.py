@@ -8,7 +8,7 @@ import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpResponseParser
 from aiohttp.http_exceptions import HttpProcessingError
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deepcall_async.plain import PlainHeaders, plain_head
@@ -70,7 +70,6 @@ def theirs(data: bytes) -> tuple[int, dict[str, list[str]], int]:
         loop.close()
 
 
-@settings(max_examples=400, deadline=None)
 @given(STATUS, FIELDS, ENDS, st.sampled_from([b"", b"x"]))
 @example(b"HTTP/1.1 200 OK", [(b"Content-Length", b": ", b"20")], b"\r\n", b"")
 @example(b"HTTP/1.1 200 OK", [(b"Connection", b": ", b"keep-alive")], b"\r\n", b"")

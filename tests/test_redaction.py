@@ -8,7 +8,7 @@ import re
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from deepcall_async import ApiError, SessionId, UserToken, wire
@@ -93,7 +93,6 @@ def test_no_spelling_of_a_secret_is_shown(spelling: str, as_token: bool, secret:
 
 @every_spelling
 def test_no_spelling_of_any_secret_is_shown(spelling: str) -> None:
-    @settings(max_examples=60, deadline=None)
     @given(SECRETS, WORDS, WORDS)
     @example("0", "", "")
     @example("*", "**", "")
@@ -113,7 +112,6 @@ def test_no_spelling_of_any_secret_is_shown(spelling: str) -> None:
     check()
 
 
-@settings(max_examples=100, deadline=None)
 @given(SECRETS.filter(lambda secret: len(secret) >= 6), st.data())
 def test_no_mixture_of_spellings_of_a_real_secret_is_shown(
     secret: str, data: st.DataObject
@@ -128,7 +126,6 @@ def test_no_mixture_of_spellings_of_a_real_secret_is_shown(
     assert all(secret not in each for each in readings(left))
 
 
-@settings(deadline=None)
 @given(WORDS | st.lists(WORDS) | st.dictionaries(WORDS, WORDS) | st.integers() | st.none())
 @example("\x1b[2J\x1b[31mred")
 @example("line\nbreak\r\x85\u2028\u2029")

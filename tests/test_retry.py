@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -212,7 +212,6 @@ def test_more_digits_than_a_number_has_are_no_short_wait() -> None:
     assert asked is None or asked > LONGEST_RETRY_AFTER
 
 
-@settings(max_examples=200)
 @given(
     st.lists(
         st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))

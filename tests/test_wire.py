@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from faultserver import FaultServer, Received, Send, Step
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 from replies import answer, as_json, error, group, reply, serve
@@ -517,7 +517,6 @@ HEADERS = st.lists(
 ).map(CIMultiDict)
 
 
-@settings(max_examples=250, deadline=None)
 @given(st.sampled_from(VERBS), BODIES, st.integers(100, 599) | st.just(200), HEADERS)
 def test_any_answer_is_a_result_or_an_error_of_the_tree(
     verb: str, body: bytes, status: int, headers: CIMultiDict[str]
@@ -540,7 +539,6 @@ def test_any_answer_is_a_result_or_an_error_of_the_tree(
     assert found.__context__ is None
 
 
-@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(VERBS), BODIES)
 def test_a_bytearray_decodes_as_bytes_do(verb: str, body: bytes) -> None:
     one, two = decode(verb, body), decode(verb, bytearray(body))
@@ -632,7 +630,6 @@ def test_a_reply_with_two_rosters_decodes_as_if_nothing_were_known(
         assert [agent.unique_id for agent in found.agents] == [1, 2]
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.tuples(
