@@ -869,7 +869,7 @@ async def test_over_a_real_server_none_is_lost_and_none_swapped(ordered: bool) -
                 return serve(request)
 
     policy = RetryPolicy(attempts=6, base_delay=0.001, max_delay=0.002)
-    async with FaultServer(faulty) as server, connect(server, retry=policy, timeout=0.5) as dc:
+    async with FaultServer(faulty) as server, connect(server, retry=policy, timeout=0.3) as dc:
         outcomes = await everything(
             fan_out(dc.groups.agent_relation, range(1, 301), concurrency=64, ordered=ordered)
         )

@@ -400,7 +400,7 @@ async def test_a_minute_is_waited_for(endpoint: Endpoint, way: Way, value: str) 
     ):
         call = asyncio.create_task(endpoint(dc))
         await server.until(lambda s: s.idle_connections == 1)
-        await asyncio.wait([call], timeout=0.05)
+        await asyncio.wait([call], timeout=0.02)
         assert not call.done()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):

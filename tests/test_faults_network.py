@@ -280,7 +280,7 @@ async def test_a_refused_connection(endpoint: Endpoint, way: Way) -> None:
 @both_ways
 async def test_a_black_hole(way: Way) -> None:
     with black_hole() as port:
-        async with client(f"http://127.0.0.1:{port}", way, timeout=0.2, retry=quick(2)) as dc:
+        async with client(f"http://127.0.0.1:{port}", way, timeout=0.1, retry=quick(2)) as dc:
             await asyncio.gather(*(each.fails(dc, ConnectFailed, attempts=2) for each in ENDPOINTS))
 
 
@@ -288,7 +288,7 @@ async def test_a_black_hole(way: Way) -> None:
 async def test_a_stalled_tls_handshake(way: Way) -> None:
     async with (
         FaultServer(serve, on_connect=[Stall()]) as server,
-        client(server.url("https"), way, timeout=0.4, retry=quick(2)) as dc,
+        client(server.url("https"), way, timeout=0.2, retry=quick(2)) as dc,
     ):
         await asyncio.gather(*(each.fails(dc, ConnectFailed, attempts=2) for each in ENDPOINTS))
         assert (server.connections, server.begun) == (2 * len(ENDPOINTS), 0)
@@ -468,7 +468,7 @@ async def test_an_attempt_ends_in_time(slow: Reaction) -> None:
 async def test_a_slow_attempt_costs_one_repeat(endpoint: Endpoint, way: Way) -> None:
     async with (
         FaultServer([Stall()], serve) as server,
-        client(server.base_url, way, timeout=0.1) as dc,
+        client(server.base_url, way, timeout=0.2) as dc,
     ):
         await endpoint(dc)
         assert (server.begun, server.connections) == (2, 2)
@@ -740,7 +740,7 @@ async def test_no_add_is_ever_committed_twice(way: Way, anyio_backend: object) -
         client(
             server.base_url,
             way,
-            timeout=1.0,
+            timeout=0.5,
             tls=certificates.client(),
             retry=quick(4),
         ) as dc,

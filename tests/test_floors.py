@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,16 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@cache
+def parsed(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
+@cache
 def imports(name: str) -> set[str]:
     """The full names of all that a module imports, wherever in it the import stands."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(parsed(name)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -140,7 +147,7 @@ def test_the_audit_is_pure_but_for_its_run(name: str) -> None:
         assert "audit.run" not in own_imports(name)
     called = {
         node.func.id
-        for node in ast.walk(ast.parse(MODULES[name].read_text()))
+        for node in ast.walk(parsed(name))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
     assert "print" not in called
@@ -170,7 +177,7 @@ def floor_of_or_none(name: str) -> int | None:
 
 def test_the_client_and_the_session_take_only_a_type_from_aiohttp() -> None:
     for name in ("client", "session"):
-        for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        for node in ast.walk(parsed(name)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aiohttp"):
                 assert [alias.name for alias in node.names] == ["ClientSession"]
             if isinstance(node, ast.Import):
@@ -179,7 +186,7 @@ def test_the_client_and_the_session_take_only_a_type_from_aiohttp() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"__init__"}))
 def test_every_module_opens_with_its_law(name: str) -> None:
-    docstring = ast.get_docstring(ast.parse(MODULES[name].read_text()))
+    docstring = ast.get_docstring(parsed(name))
     assert docstring
     assert "\nLaw: " in docstring
 
@@ -187,7 +194,7 @@ def test_every_module_opens_with_its_law(name: str) -> None:
 def test_endpoint_methods_are_declarations() -> None:
     (api,) = (
         node
-        for node in ast.walk(ast.parse(MODULES["client"].read_text()))
+        for node in ast.walk(parsed("client"))
         if isinstance(node, ast.ClassDef) and node.name == "GroupsAPI"
     )
     methods = [each for each in api.body if isinstance(each, ast.AsyncFunctionDef)]
@@ -253,7 +260,7 @@ def test_the_face_shows_all_that_the_modules_below_offer() -> None:
 
 
 def test_the_face_defines_nothing() -> None:
-    for node in ast.parse(MODULES["__init__"].read_text()).body:
+    for node in parsed("__init__").body:
         assert isinstance(node, (ast.Expr, ast.ImportFrom, ast.Assign))
 
 

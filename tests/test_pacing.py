@@ -50,8 +50,9 @@ class _Jumping(selectors.DefaultSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # Nothing here reads or writes, so there is nobody to ask.
         self._loop.now += max(0.0, timeout or 0.0)
-        return super().select(0)
+        return []
 
 
 def simulate(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deepcall_async.sandbox import Sandbox
+from deepcall_async.cli import run
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
@@ -30,63 +30,47 @@ COMMANDS = [
 SESSIONS = [code for language, code in BLOCKS if language == "text" and code.startswith("$ ")]
 
 
-def environment(server: Sandbox) -> dict[str, str]:
-    return {
-        **os.environ,
-        "DEEPCALL_BASE_URL": server.base_url,
-        "DEEPCALL_USER_ID": server.user_id,
-        "DEEPCALL_TOKEN": server.token,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
+@pytest.fixture
+def account(deepcall_sandbox, monkeypatch, tmp_path):
+    """The sandbox in the environment, and an empty folder to work in."""
+    monkeypatch.delenv("DEEPCALL_SSID", raising=False)
+    monkeypatch.setenv("DEEPCALL_BASE_URL", deepcall_sandbox.base_url)
+    monkeypatch.setenv("DEEPCALL_USER_ID", deepcall_sandbox.user_id)
+    monkeypatch.setenv("DEEPCALL_TOKEN", deepcall_sandbox.token)
+    monkeypatch.chdir(tmp_path)
 
 
 def test_every_language_is_one_that_is_run_here_or_in_ci():
     # yaml and crontab lines are recipes around the same commands.
     assert {language for language, _ in BLOCKS} <= {"python", "text", "sh", "yaml", "toml"}
     assert len(SCRIPTS) >= 6
+    assert len(COMMANDS) >= 5
 
 
 @pytest.mark.parametrize(("code", "output"), SCRIPTS)
-def test_python_blocks(code, output, deepcall_sandbox, tmp_path):
+def test_python_blocks(code, output, account, tmp_path, capsys):
     script = tmp_path / "test_block.py"
     script.write_text(code)
-    is_test = "deepcall_sandbox" in code
-    runner = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if is_test else ["-W", "error"]
-    done = subprocess.run(
-        [sys.executable, *runner, str(script)],
-        env=environment(deepcall_sandbox),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    if "deepcall_sandbox" in code:
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return
+    runpy.run_path(str(script), run_name="__main__")
     if output is not None:
-        assert done.stdout == output
+        assert capsys.readouterr().out == output
 
 
 @pytest.mark.parametrize("session", SESSIONS)
-def test_sessions(session):
+def test_sessions(session, capsys):
     command, _, output = session.removeprefix("$ ").partition("\n")
-    shell = [sys.executable, "-m", "deepcall_async", *shlex.split(command)[1:]]
-    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == output
+    run(shlex.split(command)[1:])
+    assert capsys.readouterr().out == output
 
 
-def test_commands(deepcall_sandbox, tmp_path):
+def test_commands(account, tmp_path, capsys):
     """One after the other in one folder, as someone would type them on the second day."""
     (tmp_path / "mutes.toml").write_text(next(code for kind, code in BLOCKS if kind == "toml"))
     for command in ("deepcall audit -o jsonl:yesterday.jsonl", *COMMANDS):
-        done = subprocess.run(
-            shlex.split(command),
-            env=environment(deepcall_sandbox),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
         # 1 says that there are findings, and the demo account has many.
-        assert done.returncode in (0, 1), f"{command}\n{done.stdout}{done.stderr}"
-    assert len(COMMANDS) >= 5
+        assert run(shlex.split(command)[1:]) in (0, 1), f"{command}\n{capsys.readouterr()}"

@@ -359,7 +359,7 @@ async def test_per_second_holds_in_every_second() -> None:
 
     async with FaultServer(note) as server, client(server, per_second=20.0) as dc:
         started = time.monotonic()
-        await asyncio.gather(*(dc.groups.list() for _ in range(36)))
+        await asyncio.gather(*(dc.groups.list() for _ in range(28)))
         seconds = time.monotonic() - started
     # One more than the rate: the first of a second and the last of it stand a second apart.
     assert most_in_a_second(moments) <= 21
@@ -376,8 +376,8 @@ async def test_waiting_for_a_slot_saves_no_rate_for_a_burst() -> None:
 
     async with FaultServer(note) as server:
         async with client(server, per_second=10.0, max_connections=1) as dc:
-            calls = [asyncio.create_task(dc.groups.list()) for _ in range(16)]
-            await asyncio.sleep(1.2)
+            calls = [asyncio.create_task(dc.groups.list()) for _ in range(13)]
+            await asyncio.sleep(0.8)
             release.set()
             await asyncio.gather(*calls)
     assert most_in_a_second(moments) <= 11
@@ -394,13 +394,13 @@ async def test_a_rate_below_one_a_second_spaces_requests() -> None:
 
 async def test_repeats_count_against_the_rate() -> None:
     async with FaultServer([Send(error(1009))]) as server:
-        policy = RetryPolicy(attempts=7, base_delay=0.0, max_delay=0.0)
-        async with client(server, per_second=5.0, retry=policy) as dc:
+        policy = RetryPolicy(attempts=5, base_delay=0.0, max_delay=0.0)
+        async with client(server, per_second=8.0, retry=policy) as dc:
             started = time.monotonic()
             with pytest.raises(ServerFault):
                 await dc.groups.list()
             assert time.monotonic() - started > 0.3
-        assert len(server.ledger) == 7
+        assert len(server.ledger) == 5
 
 
 # Deadlines.
@@ -408,20 +408,20 @@ async def test_repeats_count_against_the_rate() -> None:
 
 @both_paths
 async def test_the_deadline_covers_all_attempts(path: str) -> None:
-    policy = RetryPolicy(attempts=50, base_delay=0.01, max_delay=0.01, deadline=0.7)
+    policy = RetryPolicy(attempts=50, base_delay=0.01, max_delay=0.01, deadline=0.45)
     async with FaultServer([Stall()]) as server:
-        async with client(server, path, timeout=0.2, retry=policy) as dc:
+        async with client(server, path, timeout=0.13, retry=policy) as dc:
             started = time.monotonic()
             with pytest.raises(RequestTimeout) as late:
                 await dc.groups.list()
-            assert 0.5 < time.monotonic() - started < 1.5
+            assert 0.3 < time.monotonic() - started < 1.5
             assert late.value.attempts == len(server.ledger)
             assert 2 <= len(server.ledger) <= 4
 
 
 @both_paths
 async def test_one_attempt_never_outlives_the_deadline(path: str) -> None:
-    policy = RetryPolicy(attempts=1, deadline=0.2)
+    policy = RetryPolicy(attempts=1, deadline=0.1)
     async with FaultServer([Stall()]) as server, client(server, path, retry=policy) as dc:
         started = time.monotonic()
         with pytest.raises(RequestTimeout):
@@ -437,7 +437,7 @@ async def test_a_deadline_while_waiting_for_a_slot_is_a_timeout_in_time(path: st
     async with FaultServer([Stall()]) as server, client(server, path, max_connections=1) as dc:
         holder = asyncio.create_task(dc.groups.list())
         await server.until(lambda s: s.begun == 1)
-        hasty = dc.with_options(retry=RetryPolicy(deadline=0.2))
+        hasty = dc.with_options(retry=RetryPolicy(deadline=0.1))
         started = time.monotonic()
         for call in (hasty.groups.list(), hasty.groups.add("A")):
             # A change that was never sent is no unknown outcome.
@@ -445,7 +445,7 @@ async def test_a_deadline_while_waiting_for_a_slot_is_a_timeout_in_time(path: st
                 await call
             assert not late.value.sent
             assert late.value.attempts == 0
-        assert 0.3 < time.monotonic() - started < 1.4
+        assert 0.15 < time.monotonic() - started < 1.4
         assert server.begun == 1
         holder.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -718,7 +718,7 @@ async def test_a_body_that_goes_bad_midway(path: str, rest: bytes) -> None:
     head = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"sta\r\n'
     more = asyncio.Event()
     script = [Send(head), Wait(more), Send(rest), Stall()]
-    patience = 0.5 if path == "direct" else 0.2
+    patience = 0.5 if path == "direct" and len(rest) > 1 else 0.2
     async with FaultServer(script) as server, client(server, path, timeout=patience) as dc:
         started = time.monotonic()
         task = asyncio.ensure_future(dc.groups.list())
