@@ -181,6 +181,8 @@ def test_the_schema_refuses_what_is_wrong() -> None:
     finding = next(found for found in map(json.loads, _record()) if found["type"] == "finding")
     assert not VALID.is_valid(finding | {"severity": "grave"})
     assert not VALID.is_valid({"run": {}, "findings": []})
+    run = json.loads(next(iter(_record())))
+    assert not VALID.is_valid(run | {"started": "yesterday"})
 
 
 def test_the_document_holds_the_same_as_the_lines() -> None:

