@@ -489,7 +489,7 @@ async def test_an_answer_after_the_timeout_reaches_nobody(endpoint: Endpoint, wa
         with pytest.raises((RequestTimeout, OutcomeUnknown)):
             await endpoint(dc, 27)
         go.set()
-        await endpoint(dc, 28)
+        await endpoint(dc.with_options(timeout=5.0), 28)
         assert server.connections == 2
 
 
