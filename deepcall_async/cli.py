@@ -1,7 +1,7 @@
-"""The ``deepcall`` command: options, environment, files, exit codes.
+"""The ``deepcall`` command: options, environment, exit codes.
 
 Law: it connects what the library offers to a terminal. What is worth testing apart from it lives
-elsewhere: rules and formats in ``audit``, looks in ``terminal``.
+elsewhere: rules and formats in ``audit``, looks in ``terminal``, reading and writing in ``files``.
 """
 
 from __future__ import annotations
@@ -9,35 +9,39 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import tomllib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from deepcall_async import settings
 from deepcall_async.audit import (
-    FORMATS,
     RULES,
-    Format,
     Report,
     Settings,
-    Snapshot,
     exit_code,
-    read_jsonl,
-    read_settings,
     render,
     run_audit,
     table_rows,
 )
 from deepcall_async.audit import diff as compare
 from deepcall_async.client import DeepCall
-from deepcall_async.credentials import SessionId, UserToken
+from deepcall_async.credentials import UserToken
 from deepcall_async.errors import AuthenticationFailed, DeepCallError, GroupUnavailable
+from deepcall_async.files import (
+    STDOUT,
+    Output,
+    Record,
+    output_from,
+    read_credentials,
+    read_mutes,
+    read_run,
+    write_report,
+)
 from deepcall_async.retry import RetryPolicy
 from deepcall_async.terminal import ProgressStyle, printable, progress_display, show_table
 from deepcall_async.version import __version__
@@ -62,6 +66,7 @@ CredentialsFile = Annotated[
     Path | None,
     Parameter(
         name="--credentials",
+        allow_leading_hyphen=True,
         help="A file of DEEPCALL_SSID=... or DEEPCALL_USER_ID=... and DEEPCALL_TOKEN=... lines"
         " instead of the environment; - for stdin.",
     ),
@@ -148,14 +153,14 @@ def audit(
     settings.whole("--concurrency", concurrency)
     if rate is not None:
         settings.positive("--rate", rate)
-    outputs = [_output(item) for item in output]
+    outputs = [output_from(item) for item in output]
     if new_only and baseline is None:
         raise ValueError("--new-only compares with a baseline: give --baseline FILE")
-    known = _settings(mutes)
-    earlier = None if resume is None else _read_run(resume)
+    known = Settings() if mutes is None else read_mutes(mutes)
+    earlier = None if resume is None else read_run(resume)
     if resume is not None and not any(kind == "jsonl" for kind, _ in outputs):
-        outputs.append(("jsonl", resume))
-    before = None if baseline is None else _read_run(baseline)
+        outputs.append(Output("jsonl", resume))
+    before = None if baseline is None else read_run(baseline)
     err = Console(stderr=True)
 
     async def work() -> Report:
@@ -184,7 +189,7 @@ def audit(
 
     with ExitStack() as files:
         written = [
-            files.enter_context(_Record(path, earlier)) for kind, path in outputs if kind == "jsonl"
+            files.enter_context(Record(path, earlier)) for kind, path in outputs if kind == "jsonl"
         ]
 
         def record(line: bytes) -> None:
@@ -192,10 +197,10 @@ def audit(
                 file.write(line)
 
         report = _run(work())
-    _write(report, [item for item in outputs if item[0] != "jsonl"])
+    _write(report, [item for item in outputs if item.format != "jsonl"])
     if not output:
         _show(report)
-    elif not any(path == _STDOUT for _, path in outputs):
+    elif not any(path == STDOUT for _, path in outputs):
         _say(report.verdict)
     return exit_code(report, fail_on=fail_on, allow_partial=allow_partial)
 
@@ -218,9 +223,9 @@ def diff(
     ] = (),
 ) -> int:
     """Say what changed from one run's JSONL to another's."""
-    known = _settings(mutes)
-    outputs = [_output(item) for item in output]
-    report = compare(_read_run(old), _read_run(new), thresholds=known.thresholds, mutes=known.mutes)
+    known = Settings() if mutes is None else read_mutes(mutes)
+    outputs = [output_from(item) for item in output]
+    report = compare(read_run(old), read_run(new), thresholds=known.thresholds, mutes=known.mutes)
     _write(report, outputs)
     if not outputs:
         _show(report)
@@ -322,54 +327,6 @@ def serve_sandbox(
         return 0
 
 
-_STDOUT = Path("-")
-
-
-class _Record:
-    """A JSONL file that is whole lines at any moment, even while it replaces the one resumed.
-
-    The new file takes the old one's place only when it holds all that the old one held.
-    """
-
-    def __init__(self, path: Path, earlier: Snapshot | None) -> None:
-        self._path = path
-        self._aside: Path | None = None
-        self._carried = 1
-        self._file: BinaryIO
-        if path == _STDOUT:
-            self._file = sys.stdout.buffer
-            return
-        if earlier is not None and path.exists():
-            self._aside = path.with_name(path.name + ".part")
-            self._carried = max(1, len(earlier.relations))
-        self._file = (self._aside or path).open("wb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is sys.stdout.buffer:
-            return
-        self._file.close()
-        # A finished run is whole, even if groups of the earlier one are gone.
-        if kind is None:
-            self._take_place()
-
-    def write(self, line: bytes) -> None:
-        """Write a line so that a kill right after it cannot lose it."""
-        self._file.write(line)
-        self._file.flush()
-        if line.startswith(b'{"type":"group"'):
-            self._carried -= 1
-        if self._carried <= 0:
-            self._take_place()
-
-    def _take_place(self) -> None:
-        if self._aside is not None:
-            self._aside.replace(self._path)
-            self._aside = None
-
-
 @asynccontextmanager
 async def _client(
     sandbox: int | None,
@@ -382,7 +339,7 @@ async def _client(
 ) -> AsyncIterator[DeepCall]:
     if sandbox is None:
         client = DeepCall(
-            _credentials(credentials_file),
+            None if credentials_file is None else read_credentials(credentials_file),
             base_url=base_url,
             retry=retry,
             per_second=per_second,
@@ -404,18 +361,6 @@ async def _client(
         )
         async with client:
             yield client
-
-
-def _credentials(file: Path | None) -> SessionId | UserToken | None:
-    if file is None:
-        return None
-    text = sys.stdin.read() if file == _STDOUT else file.read_text("utf-8")
-    pairs = (line.partition("=") for line in text.splitlines() if line.strip())
-    found = {
-        name.strip().removeprefix("export ").strip(): value.strip().strip("\"'")
-        for name, _, value in pairs
-    }
-    return settings.credentials_from(lambda name: found.get(name))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -440,43 +385,12 @@ def _split(words: Sequence[str]) -> list[str]:
     return [part.strip() for word in words for part in word.split(",") if part.strip()]
 
 
-def _output(item: str) -> tuple[Format, Path]:
-    name, colon, file = item.partition(":")
-    kind = next((known for known in FORMATS if known == name), None)
-    if kind is None or not colon or not file:
-        raise ValueError(f"-o {item}: give FORMAT:FILE with one of {', '.join(FORMATS)}")
-    path = Path(file)
-    if path != _STDOUT and not path.parent.is_dir():
-        raise ValueError(f"-o {item}: there is no folder {path.parent}")
-    return kind, path
-
-
-def _settings(file: Path | None) -> Settings:
-    if file is None:
-        return Settings()
-    try:
-        return read_settings(tomllib.loads(file.read_text("utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
-def _read_run(file: Path) -> Snapshot:
-    try:
-        with file.open("rb") as lines:
-            return read_jsonl(lines)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-
-
-def _write(report: Report, outputs: Sequence[tuple[Format, Path]]) -> None:
-    for kind, path in outputs:
-        if path != _STDOUT:
-            path.write_bytes(render(report, kind))
-        elif kind == "table":
+def _write(report: Report, outputs: Sequence[Output]) -> None:
+    for output in outputs:
+        if output == ("table", STDOUT):
             _show(report)
         else:
-            sys.stdout.buffer.write(render(report, kind))
-            sys.stdout.buffer.flush()
+            write_report(report, output)
 
 
 def _show(report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -160,6 +161,16 @@ def test_credentials_from_a_file(deepcall_sandbox, tmp_path, capsys):
     file.write_text("DEEPCALL_USER_ID=1\n")
     assert run(["groups", "show", "28", *base]) == 2
     assert "DEEPCALL_TOKEN" in capsys.readouterr().err
+
+
+def test_credentials_from_stdin(deepcall_sandbox, monkeypatch, capsys):
+    command = ["groups", "show", "28", "--base-url", deepcall_sandbox.base_url, "--credentials"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"DEEPCALL_SSID={deepcall_sandbox.ssid}\n"))
+    assert run([*command, "-"]) == 0
+    assert "bhawesh" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert run([*command, "-"]) == 2
+    assert "stdin holds no credentials" in capsys.readouterr().err
 
 
 def test_groups_list_and_show(account, capsys):
