@@ -60,7 +60,7 @@ class Service:
 async def connect(
     service: Callable[[Received], Sequence[Step]], path: str = "direct", **options: Any
 ) -> AsyncIterator[tuple[FaultServer, DeepCall]]:
-    options = {"retry": QUICK, "timeout": 0.3} | options
+    options = {"retry": QUICK, "timeout": 0.2} | options
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(FaultServer(service))
         if path == "borrowed":

@@ -288,11 +288,11 @@ async def test_waiting_for_a_borrowed_connectors_slot_is_no_timeout(limits: dict
     most = 3 if limits == {"limit": 0} else 2
 
     def slow(request: Received) -> Sequence[Step]:
-        return Delay(0.15), *serve(request)
+        return Delay(0.1), *serve(request)
 
     connector = aiohttp.TCPConnector(**limits)
     async with FaultServer(slow) as server, aiohttp.ClientSession(connector=connector) as session:
-        async with client(server, session=session, max_connections=3, timeout=0.4) as dc:
+        async with client(server, session=session, max_connections=3, timeout=0.28) as dc:
             done = await asyncio.gather(*(dc.groups.agent_relation(n) for n in range(1, 8)))
         assert [relation.group.unique_id for relation in done] == list(range(1, 8))
         assert server.connections == most
@@ -337,10 +337,10 @@ async def test_max_connections_is_never_exceeded_at_the_server(path: str) -> Non
 @both_paths
 async def test_waiting_for_a_slot_never_counts_as_a_timeout(path: str) -> None:
     def slow(request: Received) -> Sequence[Step]:
-        return Delay(0.1), *serve(request)
+        return Delay(0.08), *serve(request)
 
     async with FaultServer(slow) as server:
-        async with client(server, path, max_connections=1, timeout=0.3) as dc:
+        async with client(server, path, max_connections=1, timeout=0.28) as dc:
             done = await asyncio.gather(*(dc.groups.agent_relation(n) for n in range(1, 6)))
     assert [relation.group.unique_id for relation in done] == list(range(1, 6))
     assert server.connections == 1
