@@ -46,7 +46,7 @@ def name(value: str) -> str:
         raise ValueError(f"name has {len(value)} characters; at most {LONGEST_NAME} are sent")
     if _unsendable(value):
         raise ValueError("name holds control characters or lone surrogates")
-    return value
+    return str.__str__(value)
 
 
 def status(value: int) -> int:
@@ -72,7 +72,8 @@ def _identifier(argument: str, value: int | str) -> str:
     if isinstance(value, int):
         if not 0 <= value <= _LARGEST_ID:
             raise ValueError(f"{argument}: an id must not be negative or larger than 63 bits")
-        return str(value)
+        # An enumeration's member is shown as its name.
+        return int.__repr__(value)
     if not value.strip():
         raise ValueError(f"{argument}: an id is blank")
     if len(value) > LONGEST_ID:
@@ -81,7 +82,7 @@ def _identifier(argument: str, value: int | str) -> str:
         raise ValueError(f"{argument}: an id holds spaces at its ends or control characters")
     if value.startswith("-"):
         raise ValueError(f"{argument}: an id must not be negative")
-    return value
+    return str.__str__(value)
 
 
 def _unsendable(text: str) -> bool:

@@ -86,13 +86,16 @@ class DeepCall:
                 if per_second is None
                 else settings.positive("per_second", per_second),
                 trust_env=trust_env,
-                borrowed=session,
+                borrowed=None
+                if session is None
+                else settings.of_type("session", session, ClientSession),
             )
         )
         seconds = settings.positive("timeout", timeout)
         source = IdentitySource(credentials, timeout=seconds)
         self._owns_pool = self._owns_source = True
-        self._session = Session(pool, source, timeout=seconds, retry=retry)
+        policy = settings.of_type("retry", retry, RetryPolicy)
+        self._session = Session(pool, source, timeout=seconds, retry=policy)
         self._groups = GroupsAPI(self._session)
 
     @property
@@ -141,7 +144,8 @@ class DeepCall:
             source = IdentitySource(credentials, timeout=seconds)
         sibling = object.__new__(DeepCall)
         sibling._owns_pool, sibling._owns_source = False, credentials is not None
-        sibling._session = Session(mine.pool, source, timeout=seconds, retry=retry or mine.retry)
+        policy = mine.retry if retry is None else settings.of_type("retry", retry, RetryPolicy)
+        sibling._session = Session(mine.pool, source, timeout=seconds, retry=policy)
         sibling._groups = GroupsAPI(sibling._session)
         return sibling
 

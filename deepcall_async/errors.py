@@ -135,7 +135,13 @@ class GroupUnavailable(ApiError):
 
 
 class RateLimited(ApiError):
-    """Too many requests (HTTP 429)."""
+    """Too many requests (HTTP 429).
+
+    Attributes:
+        of_change: it was a change that was refused, so nothing sends it again by itself.
+    """
+
+    of_change: bool = False
 
 
 class ServerFault(ApiError):

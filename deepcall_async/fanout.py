@@ -23,7 +23,7 @@ from collections.abc import (
 )
 from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Generic, Literal, Self, TypeAlias, TypeVar
 
 import anyio
 from msgspec import Struct
@@ -37,13 +37,12 @@ from deepcall_async.errors import (
 from deepcall_async.pacing import Adaptive, Pace
 from deepcall_async.signals import attempt_observer
 
-if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
 __all__ = ["Batch", "Failed", "FanOut", "Ok", "Outcome", "Progress", "collect", "fan_out"]
 
 _PATIENCE = 50
 """How often a throttled key is tried again under adaptive concurrency."""
+_LONGEST_WAIT = 60.0
+"""The longest ``Retry-After``, in seconds, that is waited for under adaptive concurrency."""
 
 K = TypeVar("K")
 H = TypeVar("H", bound=Hashable)
@@ -121,7 +120,8 @@ def fan_out(
     Args:
         call: the lookup, such as ``client.groups.agent_relation``.
         keys: what to look up; pulled as workers become free, duplicates included.
-        concurrency: lookups in flight at once, or `Adaptive` to find out how many pay.
+        concurrency: lookups in flight at once, or `Adaptive` to find out how many pay; then a key
+            whose lookup was throttled is looked up again, up to 50 times.
         ordered: give outcomes in the order of the keys instead of as they finish.
         on_error: "yield" a `Failed`, or "raise" the first error.
         max_failures: how many failures are borne; one more ends the run.
@@ -185,7 +185,7 @@ async def collect(
         distinct = _distinct_async(keys)
     elif isinstance(keys, Sized):
         distinct = dict.fromkeys(keys)
-    elif isinstance(keys, Iterator):
+    else:
         distinct = _distinct(keys)
     async with fan_out(
         call,
@@ -208,7 +208,7 @@ def _check_keys(keys: object) -> None:
         raise TypeError("keys must be an iterable or async iterable of keys")
 
 
-def _distinct(keys: Iterator[H]) -> Iterator[H]:
+def _distinct(keys: Iterable[H]) -> Iterator[H]:
     seen: set[H] = set()
     for key in keys:
         if key not in seen:
@@ -218,14 +218,15 @@ def _distinct(keys: Iterator[H]) -> Iterator[H]:
 
 async def _distinct_async(keys: AsyncIterable[H]) -> AsyncIterator[H]:
     seen: set[H] = set()
+    source = aiter(keys)
     try:
-        async for key in keys:
+        async for key in source:
             if key not in seen:
                 seen.add(key)
                 yield key
     finally:
-        if isinstance(keys, AsyncGenerator):
-            await keys.aclose()
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
 
 
 class FanOut(Generic[K, V]):
@@ -274,22 +275,29 @@ class FanOut(Generic[K, V]):
         self._async_source: AsyncIterator[K] | None = None
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
-        self._group: TaskGroup | None = None
+        self._runner: asyncio.Task[None] | None = None
+        # Where a stopped run in order has come to: what finishes late is not given out of order.
+        self._passed = 0
 
     async def __aenter__(self) -> Self:
-        if self._group is not None:
+        if self._runner is not None:
             raise RuntimeError("a fan-out can be entered only once: call fan_out() again")
         if isinstance(self._keys, AsyncIterable):
             self._async_source = aiter(self._keys)
         else:
             self._source = iter(self._keys)
         self._started = time.monotonic()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
         self._running = self._workers
-        for _ in range(self._workers):
-            self._group.start_soon(self._work)
+        # The group lives in a task of its own, and not in the caller's: a caller that is an async
+        # generator may be left unfinished, and then be closed in another task.
+        self._runner = asyncio.create_task(self._run())
         return self
+
+    async def _run(self) -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(self._workers - 1):
+                group.start_soon(self._work)
+            await self._work()
 
     async def __aexit__(
         self,
@@ -297,19 +305,29 @@ class FanOut(Generic[K, V]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._group is not None  # noqa: S101  (entered, or it could not be left)
+        runner = self._runner
+        assert runner is not None  # noqa: S101  (entered, or it could not be left)
         self._leaving = self._exhausted = True
         # Each once, not through the group's scope: that would cancel every await of a lookup's or
         # a key generator's clean-up again. Workers that have not begun see that all is over.
         for task in self._tasks:
             task.cancel()
-        # The group is told of no exception: it would wrap the caller's own in a group.
-        await self._group.__aexit__(None, None, None)
+        interrupted: asyncio.CancelledError | None = None
+        while not runner.done():
+            try:
+                await asyncio.wait([runner])
+            except asyncio.CancelledError as again:
+                # Leaving is under way already; it ends when the lookups' own clean-up has.
+                interrupted = again
         self._queue.clear()
         self._ahead.clear()
         if isinstance(self._async_source, AsyncGenerator):
             await self._async_source.aclose()
         bug, self._stop = self._stop, None
+        if interrupted is not None:
+            raise interrupted
+        if not runner.cancelled():
+            runner.result()
         if exc is None and bug is not None and not isinstance(bug, DeepCallError):
             raise bug
 
@@ -317,7 +335,7 @@ class FanOut(Generic[K, V]):
         return self
 
     async def __anext__(self) -> Outcome[K, V]:
-        if self._group is None:
+        if self._runner is None:
             raise RuntimeError("enter a fan-out first: `async with fan_out(...) as outcomes:`")
         while True:
             outcome = self._next()
@@ -329,7 +347,7 @@ class FanOut(Generic[K, V]):
                 stop, self._stop = self._stop, None
                 self._running = 0
                 raise _unmistakable(stop)
-            if self._running == 0:
+            if self._running <= 0:
                 error, self._source_error = self._source_error, None
                 if error is not None:
                     raise _unmistakable(error)
@@ -343,7 +361,8 @@ class FanOut(Generic[K, V]):
         if self._stop is None or not self._ahead:
             return self._ahead.pop(self._taken, None)
         # Once stopped, what finished is still given: in order, though with gaps.
-        return self._ahead.pop(min(self._ahead))
+        self._passed = min(self._ahead)
+        return self._ahead.pop(self._passed)
 
     async def _work(self) -> None:
         task = asyncio.current_task()
@@ -356,7 +375,8 @@ class FanOut(Generic[K, V]):
         except asyncio.CancelledError:
             if not self._leaving:
                 self._end(RuntimeError("a lookup was cancelled from within, so its key was lost"))
-            raise
+            # Not passed on: the group would cancel the others again, in the midst of their own
+            # clean-up.
         except Exception as bug:
             self._end(bug)
         finally:
@@ -390,10 +410,10 @@ class FanOut(Generic[K, V]):
             else:
                 outcome = Ok(key, value)
             self._done += 1
-            if self._ordered:
-                self._ahead[index] = outcome
-            else:
+            if not self._ordered:
                 self._queue.append(outcome)
+            elif index >= self._passed:
+                self._ahead[index] = outcome
             if self._progress is not None:
                 self._progress(self._progress_now())
             self._ready.set()
@@ -436,9 +456,10 @@ class FanOut(Generic[K, V]):
             except RateLimited as error:
                 # A throttled key is not a failed one. It waits here, outside the retry budget,
                 # while the pace falls; only a service that never lets it in ends the waiting.
-                if refused == _PATIENCE:
-                    raise
+                # Whether a change that was throttled was applied is not known.
                 delay = error.retry_after or 0.0
+                if refused == _PATIENCE or error.of_change or delay > _LONGEST_WAIT:
+                    raise
             finally:
                 pace.leave()
             await asyncio.sleep(delay + random.uniform(0.0, min(5.0, 0.1 * refused)))  # noqa: S311

@@ -15,7 +15,7 @@ from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from deepcall_async.errors import DeepCallError
+from deepcall_async.errors import ClientClosed, DeepCallError
 from deepcall_async.exchange import CONTENT_TYPE, ENCODINGS, NO_TIMEOUT
 from deepcall_async.foreign import (
     FOREIGN,
@@ -78,6 +78,10 @@ class PublicExchange:
         self, path: str, body: Callable[[], bytes], *, timeout: float, fresh: bool
     ) -> Answer | DeepCallError:
         """See `Exchange.send`; ``fresh`` has no meaning here."""
+        if self._session.closed:
+            error = ClientClosed("the borrowed session is closed")
+            error.sent = False
+            return error
         payload = _body(body())
         payload.seen = self._seen
         scope = asyncio.timeout(timeout)

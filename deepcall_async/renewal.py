@@ -64,7 +64,8 @@ class IdentitySource:
             self._task.cancel()
 
     async def _ask(self, rejected: Identity | None) -> Identity | DeepCallError:
-        if self._task is None:
+        # One that is done stands here only where tasks begin eagerly: it ended in `create_task`.
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._renew(rejected))
         # Shielded: one call that is cancelled must not take the renewal from all the others.
         outcome = await asyncio.shield(self._task)

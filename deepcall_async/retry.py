@@ -155,6 +155,8 @@ def may_have_applied(error: DeepCallError) -> bool:
 
 def settle(error: DeepCallError, repeat: Repeat, *, ambiguous: bool) -> DeepCallError:
     """The error to raise in the end: a change that may have been applied is an unknown outcome."""
+    if isinstance(error, RateLimited):
+        error.of_change = repeat != "safe"
     if repeat == "safe" or not ambiguous:
         return error
     unknown = OutcomeUnknown(

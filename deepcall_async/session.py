@@ -231,12 +231,12 @@ class Pool:
         """End what is in flight or waiting, and close what this pool opened."""
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("a client is closed on the event loop it was used on")
-        if self.closed:
-            return
-        self.closed = True
-        for source in self.sources:
-            source.close()
-        end_now(self._waiting)
+        if not self.closed:
+            self.closed = True
+            for source in self.sources:
+                source.close()
+            end_now(self._waiting)
+        # Also when closed before: that may have been cancelled midway.
         if self._exchange is not None:
             await self._exchange.close()
 

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import platform
 from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
@@ -19,6 +20,7 @@ __all__ = [
     "base_url",
     "credentials_from",
     "credentials_from_environment",
+    "of_type",
     "positive",
     "user_agent",
     "whole",
@@ -26,6 +28,8 @@ __all__ = [
 ]
 
 DEFAULT_BASE_URL = "https://v4-api.deepcall.com"
+T = TypeVar("T")
+
 _NAMES = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
 
 
@@ -70,6 +74,13 @@ def wrong_credentials(given: object) -> TypeError | None:
     )
 
 
+def of_type(argument: str, value: T, kind: type[T]) -> T:
+    """A setting that is an object of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{argument} must be a {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
 def base_url(given: str | None, *, allow_http: bool) -> str:
     """The address to call: given, from DEEPCALL_BASE_URL, or the vendor's newest host."""
     url = given if given is not None else os.environ.get("DEEPCALL_BASE_URL") or DEFAULT_BASE_URL
@@ -78,14 +89,16 @@ def base_url(given: str | None, *, allow_http: bool) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        # Labels that are empty or too long.
+        (host or "").encode("idna")
     except ValueError:
         raise ValueError("base_url is not a URL; give one like https://brand.example") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError("base_url must not hold a user name or password")
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError("base_url must be like https://brand.example")
-    if parts.query or parts.fragment or not url.isprintable() or " " in url:
-        raise ValueError("base_url must not hold spaces, a query or a fragment")
+    if parts.query or parts.fragment or not url.isprintable() or set(url) & set(" \\"):
+        raise ValueError("base_url must not hold spaces, backslashes, a query or a fragment")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ValueError(
             "base_url is http://, which would send credentials in the clear: use https://, or"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -211,3 +212,24 @@ def test_ids_may_come_from_any_iterable() -> None:
     assert arguments.agent_ids("agent_ids", iter([3, "8"])) == ["3", "8"]
     assert arguments.agent_ids("agent_ids", ()) == []
     assert arguments.agent_ids("agent_ids", {3: "x"}) == ["3"]
+
+
+class Team(int, Enum):
+    SALES = 28
+
+
+class Name(str, Enum):  # noqa: UP042  (a StrEnum would be shown as its value anyway)
+    SALES = "Sales"
+
+
+@pytest.mark.anyio
+async def test_members_of_enumerations_are_sent_as_their_values() -> None:
+    credentials = UserToken("7", "t0ken")
+    async with FaultServer(serve) as server, DeepCall(credentials, base_url=server.base_url) as dc:
+        await dc.groups.update(Team.SALES, name=Name.SALES)
+        await dc.groups.assign_agents(Team.SALES, [Name.SALES])
+        update, assign = (request.body for request in server.ledger)
+    assert (update["groupId"], update["name"]) in (("28", "Sales"), (28, "Sales"))
+    assert "Sales" in str(assign)
+    assert "Team" not in f"{update}{assign}"
+    assert "Name" not in f"{update}{assign}"

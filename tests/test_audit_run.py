@@ -262,6 +262,10 @@ async def test_wrong_arguments_are_refused_before_anything_is_sent() -> None:
             await run_audit(dc, new_only=True)
         other = (await run_audit(dc, base_url="https://one.example")).snapshot
         server.requests.clear()
+        with pytest.raises(ValueError, match=f"not of {server.base_url}"):
+            await run_audit(dc, resume=other)
+        with pytest.raises(TypeError, match="group_ids"):
+            await run_audit(dc, ["28"])  # type: ignore[list-item]
         with pytest.raises(ValueError, match=r"was of https://one\.example"):
             await run_audit(dc, resume=other, base_url="https://two.example")
         assert not server.requests

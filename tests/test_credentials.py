@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import pickle
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -656,3 +657,31 @@ async def test_a_change_lost_after_the_renewal_is_an_unknown_outcome() -> None:
         with pytest.raises(OutcomeUnknown):
             await dc.groups.add("A")
         assert len(server.ledger) == 2
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks begin eagerly since Python 3.12")
+async def test_renewal_goes_on_where_tasks_begin_eagerly() -> None:
+    class AtOnce:
+        asked = 0
+
+        async def credentials(self) -> SessionId:
+            return SessionId("s0")
+
+        async def refresh(self, rejected: Credentials) -> SessionId:
+            self.asked += 1
+            return SessionId(f"s{self.asked}")
+
+    provider = AtOnce()
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    try:
+        async with connect(
+            lambda request: [Send(error(1014))] if request.number % 2 else serve(request), provider
+        ) as (_, dc):
+            loop.set_task_factory(asyncio.eager_task_factory)
+            for _ in range(3):
+                await dc.groups.list()
+    finally:
+        loop.set_task_factory(before)
+    assert provider.asked == 3

@@ -786,6 +786,117 @@ async def test_a_bug_in_the_progress_callback_is_raised() -> None:
 # Collecting.
 
 
+async def test_a_generator_around_it_may_be_left_unfinished() -> None:
+    async def stream() -> AsyncIterator[int]:
+        async with fan_out(double, range(100), concurrency=4) as outcomes:
+            async for outcome in outcomes:
+                yield outcome.key
+
+    before = asyncio.all_tasks()
+    async for _ in stream():
+        break
+    gc.collect()
+    async with asyncio.timeout(2):
+        while asyncio.all_tasks() - before:
+            await asyncio.sleep(0)
+
+
+async def test_it_may_be_left_in_any_order_and_in_another_task() -> None:
+    before = asyncio.all_tasks()
+    one, two, three = (fan_out(double, range(100)) for _ in range(3))
+    for each in (one, two, three):
+        await each.__aenter__()
+        await anext(each)
+    await one.__aexit__(None, None, None)
+    await asyncio.create_task(three.__aexit__(None, None, None))
+    await two.__aexit__(None, None, None)
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 8])
+async def test_lookups_and_keys_finish_their_clean_up_on_leaving(concurrency: int) -> None:
+    begun: set[int] = set()
+    cleaned: set[int | str] = set()
+
+    async def keys() -> AsyncIterator[int]:
+        try:
+            for key in range(1000):
+                await asyncio.sleep(0)
+                yield key
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cleaned.add("keys")
+
+    async def call(key: int) -> int:
+        begun.add(key)
+        try:
+            if key:
+                await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cleaned.add(key)
+        return key
+
+    async with fan_out(call, keys(), concurrency=concurrency) as outcomes:
+        async for _ in outcomes:
+            break
+    assert cleaned == begun | {"keys"}
+
+
+async def test_after_an_error_it_still_comes_to_its_end() -> None:
+    async def call(key: int) -> int:
+        if key == 0:
+            raise GroupUnavailable("no group 0")
+        await asyncio.sleep(0)
+        return key
+
+    async with fan_out(call, range(10), concurrency=3, on_error="raise") as outcomes:
+        with pytest.raises(GroupUnavailable):
+            await anext(outcomes)
+        async with asyncio.timeout(2):
+            assert {outcome.key async for outcome in outcomes} <= {1, 2}
+
+
+async def test_stopped_in_order_it_never_goes_back() -> None:
+    released = asyncio.Event()
+
+    async def call(key: int) -> int:
+        if key == 0:
+            await released.wait()
+        if key == 1:
+            raise GroupUnavailable("no group 1")
+        return key
+
+    seen = []
+    with pytest.raises(TooManyFailures):
+        async with fan_out(call, range(9), concurrency=3, ordered=True, max_failures=0) as outcomes:
+            async for outcome in outcomes:
+                seen.append(outcome.key)
+                released.set()
+                for _ in range(5):
+                    await asyncio.sleep(0)
+    assert seen == sorted(seen)
+    assert 1 in seen
+
+
+async def test_an_adaptive_pace_sends_no_throttled_change_again() -> None:
+    async with FaultServer([Send(reply(b"", 429))]) as server, connect(server) as dc:
+        batch = await collect(dc.groups.add, ["Sales"], concurrency=Adaptive())
+        assert [type(each) for each in batch.failed.values()] == [RateLimited]
+        assert len(server.ledger) == 1
+
+
+async def test_an_adaptive_pace_waits_no_longer_than_a_minute() -> None:
+    told = [Send(reply(b"", 429, [("Retry-After", "61")]))]
+    async with FaultServer(told) as server, connect(server) as dc:
+        async with asyncio.timeout(5):
+            batch = await collect(dc.groups.agent_relation, [28], concurrency=Adaptive())
+        assert [type(each) for each in batch.failed.values()] == [RateLimited]
+        assert len(server.ledger) == 1
+
+
 async def test_collect_looks_each_distinct_key_up_once() -> None:
     asked: Counter[int] = Counter()
 
@@ -800,8 +911,13 @@ async def test_collect_looks_each_distinct_key_up_once() -> None:
         for key in [1, 4, 1, 2, 2, 4]:
             yield key
 
+    class Plain:
+        def __iter__(self) -> Iterator[int]:
+            yield from [1, 4, 1, 2, 2, 4]
+
     told: list[Progress] = []
-    for keys in ([1, 4, 1, 2, 2, 4], iter([1, 4, 1, 2, 2, 4]), later()):
+    forms: list[Any] = [[1, 4, 1, 2, 2, 4], iter([1, 4, 1, 2, 2, 4]), Plain(), later()]
+    for keys in forms:
         asked.clear()
         batch = await collect(call, keys, concurrency=2, progress=told.append)
         assert asked == {1: 1, 4: 1, 2: 1}

@@ -510,6 +510,21 @@ async def test_a_close_that_is_cancelled_can_be_repeated(path: str, stage: str) 
                         await task
 
 
+@pytest.mark.parametrize("trust_env", [False, True])
+async def test_a_close_that_was_cancelled_is_finished_by_the_next(trust_env: bool) -> None:
+    async with FaultServer([Stall()]) as server:
+        async with client(server.base_url, "direct", trust_env=trust_env) as dc:
+            task = asyncio.ensure_future(dc.groups.list())
+            await server.until(lambda s: s.begun == 1)
+            assert not await cancel_after(1, dc.aclose()) or not task.done()
+            await dc.aclose()
+            with pytest.raises(ClientClosed):
+                await task
+            exchange: Any = dc._session.pool._exchange
+            owned = exchange._session if trust_env else exchange._connector
+            assert owned.closed
+
+
 # Closing in the very turn of the loop in which something ends by itself.
 
 

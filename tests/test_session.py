@@ -883,3 +883,14 @@ async def test_an_unknown_aiohttp_is_used_through_its_public_api_with_one_warnin
         assert [relation.group.unique_id for relation in found] == [28, 29]
         assert len(warned) == 1
         assert "PublicExchange" in repr(dc)
+
+
+async def test_a_borrowed_session_that_its_owner_closed_is_an_error_of_ours() -> None:
+    async with FaultServer(serve) as server, aiohttp.ClientSession() as session:
+        async with client(server, session=session) as dc:
+            await dc.groups.list()
+            await session.close()
+            with pytest.raises(ClientClosed, match="borrowed session") as caught:
+                await dc.groups.add("Sales")
+            assert not caught.value.sent
+            assert len(server.ledger) == 1

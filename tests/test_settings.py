@@ -217,6 +217,25 @@ def test_a_name_that_is_no_text_is_refused(bad: Any) -> None:
         DeepCall(ME, app_info=bad)
 
 
+@pytest.mark.parametrize(
+    ("name", "bad"), [("retry", None), ("retry", 3), ("session", "x"), ("session", ME)]
+)
+def test_objects_of_another_class_are_refused(name: str, bad: Any) -> None:
+    with pytest.raises(TypeError, match=name):
+        DeepCall(ME, **{name: bad})
+
+
+def test_a_sibling_is_as_strict() -> None:
+    with pytest.raises(TypeError, match="retry"):
+        DeepCall(ME).with_options(retry=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example", "brand.example\\x"])
+def test_hosts_that_nobody_can_have_are_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="base_url"):
+        address(f"https://{host}")
+
+
 # Numbers.
 
 

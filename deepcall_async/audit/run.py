@@ -7,7 +7,7 @@ the clock, and writes nothing: every line of the record goes to the caller as it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from deepcall_async.audit.jsonl import LineWriter, tail
@@ -69,7 +69,7 @@ async def run_audit(
         resume: an earlier run's snapshot; groups that it read are not asked for again, and stand in
             the new record as if they had been.
         now: when the account is looked at; the current time by default.
-        base_url: the service's address, for the record.
+        base_url: the service's address, for the record; the client's by default.
         sandbox: note in the record that this is the sandbox.
 
     Returns:
@@ -82,6 +82,7 @@ async def run_audit(
         ValueError: a rule named in ``only`` or ``ignore`` does not exist, or ``new_only`` is asked
             for without a baseline; or ``resume`` is the record of another service.
     """
+    base_url = base_url or dc.base_url
     rules, only, ignore, mutes = tuple(rules), tuple(only), tuple(ignore), tuple(mutes)
     check_choice(rules, only, ignore, new_only=new_only, baseline=baseline)
     _check_resume(resume, base_url, sandbox=sandbox)
@@ -98,7 +99,7 @@ async def run_audit(
     if group_ids is None:
         record.builder.listed(await dc.groups.list())
     else:
-        record.builder.asked(group_ids)
+        record.builder.asked(_checked(group_ids))
     asked = record.builder.snapshot().asked
     record.emit(record.writer.asked(asked))
     known = resume.relations if resume is not None else {}
@@ -173,6 +174,13 @@ class _Record:
         failure = FailedLookup.of(error)
         self.builder.failed(group_id, failure)
         self.emit(self.writer.failed(group_id, group, failure))
+
+
+def _checked(group_ids: Iterable[int]) -> Iterator[int]:
+    for group_id in group_ids:
+        if isinstance(group_id, bool) or not isinstance(group_id, int):
+            raise TypeError(f"group_ids must be ints, not {type(group_id).__name__}")
+        yield group_id
 
 
 def _check_resume(resume: Snapshot | None, base_url: str, *, sandbox: bool) -> None:
