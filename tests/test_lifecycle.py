@@ -516,7 +516,7 @@ async def test_a_close_that_was_cancelled_is_finished_by_the_next(trust_env: boo
         async with client(server.base_url, "direct", trust_env=trust_env) as dc:
             task = asyncio.ensure_future(dc.groups.list())
             await server.until(lambda s: s.begun == 1)
-            assert not await cancel_after(1, dc.aclose()) or not task.done()
+            await cancel_after(1, dc.aclose())
             await dc.aclose()
             with pytest.raises(ClientClosed):
                 await task
@@ -535,7 +535,7 @@ async def test_closing_as_a_timeout_fires(path: str, first: str, stage: str) -> 
     """Both timers are due when the loop comes round again, so they fire in one turn of it."""
     loop = asyncio.get_running_loop()
     closing = asyncio.Event()
-    soon, late = (0.02, 0.03) if first == "close" else (0.03, 0.02)
+    soon, late = (0.04, 0.06) if first == "close" else (0.06, 0.04)
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(FaultServer([Stall()]))
         port = stack.enter_context(black_hole()) if stage == "connect" else server.port
@@ -556,7 +556,7 @@ async def test_closing_as_a_timeout_fires(path: str, first: str, stage: str) -> 
         await asyncio.sleep(0)
         loop.call_later(soon, closing.set)
         await turns(3)
-        time.sleep(0.08)  # noqa: ASYNC251  (the loop must not come round before both are due)
+        time.sleep(0.15)  # noqa: ASYNC251  (the loop must not come round before both are due)
         async with asyncio.timeout(1):
             await closer
         with pytest.raises((ClientClosed, RequestTimeout, ConnectFailed)):
