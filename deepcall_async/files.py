@@ -99,7 +99,8 @@ def write_report(report: Report, output: Output) -> None:
 class Record:
     """A JSONL file that is whole lines at any moment, even while it replaces the one resumed.
 
-    The new file takes the old one's place only when it holds all that the old one held.
+    The new file takes the old one's place only when it holds all that the old one held; and a run
+    that fails before its first group leaves an old file as it is.
 
     Args:
         path: the file, or `STDOUT`.
@@ -110,20 +111,21 @@ class Record:
         self._path = path
         self._aside: Path | None = None
         self._carried = 1
-        self._file: BinaryIO
+        self._held: list[bytes] = []
+        self._file: BinaryIO | None = None
         if path == STDOUT:
             self._file = sys.stdout.buffer
-            return
-        if earlier is not None and path.exists():
+        elif earlier is not None and path.exists():
             self._aside = path.with_name(path.name + ".part")
             self._carried = max(1, len(earlier.relations))
-        self._file = (self._aside or path).open("wb")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._file is sys.stdout.buffer:
+        if kind is None:
+            self._flush()
+        if self._file is None or self._file is sys.stdout.buffer:
             return
         self._file.close()
         # A finished run is whole, even if groups of the earlier one are gone.
@@ -132,12 +134,21 @@ class Record:
 
     def write(self, line: bytes) -> None:
         """Write a line so that a kill right after it cannot lose it."""
-        self._file.write(line)
-        self._file.flush()
-        if line.startswith(b'{"type":"group"'):
+        self._held.append(line)
+        is_group = line.startswith(b'{"type":"group"')
+        if self._file is not None or is_group:
+            self._flush()
+        if is_group:
             self._carried -= 1
         if self._carried <= 0:
             self._take_place()
+
+    def _flush(self) -> None:
+        if self._file is None:
+            self._file = (self._aside or self._path).open("wb")
+        self._file.writelines(self._held)
+        self._file.flush()
+        self._held.clear()
 
     def _take_place(self) -> None:
         if self._aside is not None:

@@ -163,6 +163,26 @@ def test_credentials_from_a_file(deepcall_sandbox, tmp_path, capsys):
     assert "DEEPCALL_TOKEN" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--rules", "G999"], 2),
+        (["--max-failures", "-1"], 2),
+        (["--base-url", "http://127.0.0.1:1", "--credentials", "bad.env"], 3),
+        (["--sandbox=-1"], 2),
+    ],
+)
+def test_a_run_that_never_begins_leaves_the_earlier_record(
+    arguments, code, account, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.env").write_text("DEEPCALL_SSID=abc\n")
+    assert run(["audit", "-o", "jsonl:run.jsonl", "--progress", "none"]) == 1
+    before = (tmp_path / "run.jsonl").read_bytes()
+    assert run(["audit", "-o", "jsonl:run.jsonl", "--progress", "none", *arguments]) == code
+    assert (tmp_path / "run.jsonl").read_bytes() == before
+
+
 def test_credentials_from_stdin(deepcall_sandbox, monkeypatch, capsys):
     command = ["groups", "show", "28", "--base-url", deepcall_sandbox.base_url, "--credentials"]
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"DEEPCALL_SSID={deepcall_sandbox.ssid}\n"))
