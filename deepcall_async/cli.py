@@ -183,7 +183,6 @@ def audit(
                     progress=shown,
                     on_line=record,
                     resume=earlier,
-                    base_url=client.base_url,
                     sandbox=sandbox is not None,
                 )
 

@@ -192,7 +192,8 @@ class GroupsAPI:
         Args:
             name: the new group's name, at most 255 characters.
             reconcile: list the groups before, and again when the answer is lost, to tell which
-                group was made. Nothing is ever deleted.
+                group was made. Nothing is ever deleted. Each of these calls has the whole
+                deadline of the retry policy.
 
         Returns:
             The new group's id.

@@ -121,7 +121,8 @@ def fan_out(
         call: the lookup, such as ``client.groups.agent_relation``.
         keys: what to look up; pulled as workers become free, duplicates included.
         concurrency: lookups in flight at once, or `Adaptive` to find out how many pay; then a key
-            whose lookup was throttled is looked up again, up to 50 times.
+            whose lookup was throttled is looked up again, up to 50 times, after the ``Retry-After``
+            of up to a minute; a throttled change never is.
         ordered: give outcomes in the order of the keys instead of as they finish.
         on_error: "yield" a `Failed`, or "raise" the first error.
         max_failures: how many failures are borne; one more ends the run.
@@ -347,6 +348,7 @@ class FanOut(Generic[K, V]):
                 stop, self._stop = self._stop, None
                 self._running = 0
                 raise _unmistakable(stop)
+            # Below zero by the workers that were still in flight when it was raised.
             if self._running <= 0:
                 error, self._source_error = self._source_error, None
                 if error is not None:

@@ -54,6 +54,8 @@ def output_from(item: str) -> Output:
     path = Path(file)
     if path != STDOUT and not path.parent.is_dir():
         raise ValueError(f"-o {item}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise ValueError(f"-o {item}: {path} is a folder; name a file in it")
     return Output(kind, path)
 
 

@@ -36,7 +36,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """How failed calls are repeated.
 
     Args:
-        attempts: attempts a call may make in all; 1 means no retry.
+        attempts: attempts a call may make in all; 1 means no retry. Beside these, a call that is
+            safe to repeat may be sent once more when a pooled connection proves to have died idle,
+            and once more after a renewal of credentials.
         base_delay: seconds; the first delay is drawn between 0 and this, and the range doubles.
         max_delay: seconds; the range of a delay never grows past this.
         deadline: seconds for the whole call, all attempts and waits included; None for no limit.

@@ -105,6 +105,7 @@ def test_which_findings_count(arguments, code, capsys):
         (["audit", "--sandbox", "40", "--rules", "G999"], "G999"),
         (["audit", "--sandbox", "40", "-o", "pdf:x"], "pdf"),
         (["audit", "--sandbox", "40", "-o", "html"], "FORMAT:FILE"),
+        (["audit", "--sandbox", "40", "-o", "jsonl:/"], "is a folder"),
         (["audit", "--sandbox", "40", "-o", "html:/nowhere/at/all"], "/nowhere/at"),
         (["audit", "--sandbox", "40", "--new-only"], "--baseline"),
         (["audit", "--sandbox", "40", "--resume", "/nowhere"], "/nowhere"),

@@ -846,15 +846,24 @@ async def test_lookups_and_keys_finish_their_clean_up_on_leaving(concurrency: in
 
 
 async def test_after_an_error_it_still_comes_to_its_end() -> None:
+    released = asyncio.Event()
+
     async def call(key: int) -> int:
         if key == 0:
+            # When the others have begun.
+            for _ in range(5):
+                await asyncio.sleep(0)
             raise GroupUnavailable("no group 0")
-        await asyncio.sleep(0)
+        await released.wait()
         return key
 
     async with fan_out(call, range(10), concurrency=3, on_error="raise") as outcomes:
         with pytest.raises(GroupUnavailable):
             await anext(outcomes)
+        # Two are in flight still, and end when the error has been raised.
+        released.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
         async with asyncio.timeout(2):
             assert {outcome.key async for outcome in outcomes} <= {1, 2}
 
