@@ -12,7 +12,7 @@ from typing import Self
 
 from aiohttp import ClientSession
 
-from deepcall_async import settings, wire
+from deepcall_async import options, wire
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
 from deepcall_async.models import AddedGroup, DeletedGroup, Group, GroupAgentRelation
 from deepcall_async.reconcile import add_and_reconcile
@@ -70,31 +70,31 @@ class DeepCall:
         app_info: str | None = None,
     ) -> None:
         if credentials is None:
-            credentials = settings.credentials_from_environment()
-        wrong = settings.wrong_credentials(credentials)
+            credentials = options.credentials_from_environment()
+        wrong = options.wrong_credentials(credentials)
         if wrong is not None:
             # It may well be a bare secret, and a traceback with locals would show it.
             del credentials
             raise wrong
         pool = Pool(
             PoolSettings(
-                base_url=settings.base_url(base_url, allow_http=allow_http),
-                user_agent=settings.user_agent(app_info),
-                max_connections=settings.whole("max_connections", max_connections),
-                max_response_bytes=settings.whole("max_response_bytes", max_response_bytes),
+                base_url=options.base_url(base_url, allow_http=allow_http),
+                user_agent=options.user_agent(app_info),
+                max_connections=options.whole("max_connections", max_connections),
+                max_response_bytes=options.whole("max_response_bytes", max_response_bytes),
                 per_second=None
                 if per_second is None
-                else settings.positive("per_second", per_second),
+                else options.positive("per_second", per_second),
                 trust_env=trust_env,
                 borrowed=None
                 if session is None
-                else settings.of_type("session", session, ClientSession),
+                else options.of_type("session", session, ClientSession),
             )
         )
-        seconds = settings.positive("timeout", timeout)
+        seconds = options.positive("timeout", timeout)
         source = IdentitySource(credentials, timeout=seconds)
         self._owns_pool = self._owns_source = True
-        policy = settings.of_type("retry", retry, RetryPolicy)
+        policy = options.of_type("retry", retry, RetryPolicy)
         self._session = Session(pool, source, timeout=seconds, retry=policy)
         self._groups = GroupsAPI(self._session)
 
@@ -133,18 +133,18 @@ class DeepCall:
         Returns:
             The sibling; what was not given is as in this client.
         """
-        wrong = None if credentials is None else settings.wrong_credentials(credentials)
+        wrong = None if credentials is None else options.wrong_credentials(credentials)
         if wrong is not None:
             del credentials
             raise wrong
         mine = self._session
-        seconds = mine.timeout if timeout is None else settings.positive("timeout", timeout)
+        seconds = mine.timeout if timeout is None else options.positive("timeout", timeout)
         source = mine.source
         if credentials is not None:
             source = IdentitySource(credentials, timeout=seconds)
         sibling = object.__new__(DeepCall)
         sibling._owns_pool, sibling._owns_source = False, credentials is not None
-        policy = mine.retry if retry is None else settings.of_type("retry", retry, RetryPolicy)
+        policy = mine.retry if retry is None else options.of_type("retry", retry, RetryPolicy)
         sibling._session = Session(mine.pool, source, timeout=seconds, retry=policy)
         sibling._groups = GroupsAPI(sibling._session)
         return sibling

@@ -34,8 +34,8 @@ from deepcall_async.errors import (
     RateLimited,
     TooManyFailures,
 )
+from deepcall_async.events import attempt_observer
 from deepcall_async.pacing import Adaptive, Pace
-from deepcall_async.signals import attempt_observer
 
 __all__ = ["Batch", "Failed", "FanOut", "Ok", "Outcome", "Progress", "collect", "fan_out"]
 

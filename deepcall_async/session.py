@@ -30,12 +30,12 @@ from deepcall_async.errors import (
     GroupUnavailable,
     RequestTimeout,
 )
-from deepcall_async.exchange import DirectExchange, Exchange, direct_is_possible
-from deepcall_async.foreign import end_now
-from deepcall_async.public import PublicExchange
+from deepcall_async.events import attempt_observer
 from deepcall_async.renewal import IdentitySource
 from deepcall_async.retry import RetryBudget, RetryPolicy, may_have_applied, settle, worth_repeating
-from deepcall_async.signals import attempt_observer
+from deepcall_async.transport.client_session import PublicExchange
+from deepcall_async.transport.direct import DirectExchange, Exchange, direct_is_possible
+from deepcall_async.transport.errors import end_now
 from deepcall_async.wire import Call, Identity, Rosters, decode
 
 if TYPE_CHECKING:

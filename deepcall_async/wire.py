@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.json import Decoder
 
-from deepcall_async import arguments
+from deepcall_async import validation
 from deepcall_async.credentials import SessionId, UserToken
 from deepcall_async.errors import (
     ApiError,
@@ -248,21 +248,21 @@ _ASSIGN_AGENTS = Endpoint(
 
 def add(name: str) -> Call[AddedGroup]:
     """Ask for a new group."""
-    return Call(_ADD_GROUP, _json({"name": arguments.name(name)}))
+    return Call(_ADD_GROUP, _json({"name": validation.name(name)}))
 
 
 def update(group_id: int | str, *, name: str, status: int | None) -> Call[str]:
     """Ask for a group's name, and its status if given, to be changed."""
     # The sample sends this id as a string; only the relation's sample sends a number.
-    fields = {"groupId": arguments.group_id(group_id), "name": arguments.name(name)}
+    fields = {"groupId": validation.group_id(group_id), "name": validation.name(name)}
     if status is None:
         return Call(_UPDATE_GROUP, _json(fields))
-    return Call(_UPDATE_GROUP, _json({**fields, "status": arguments.status(status)}))
+    return Call(_UPDATE_GROUP, _json({**fields, "status": validation.status(status)}))
 
 
 def delete(group_id: int | str) -> Call[DeletedGroup]:
     """Ask for a group to be deleted."""
-    fields = {"groupId": arguments.group_id(group_id)}
+    fields = {"groupId": validation.group_id(group_id)}
     return Call(_DELETE_GROUP, _json(fields), when_gone=DeletedGroup(already_absent=True))
 
 
@@ -273,7 +273,7 @@ def list_groups(
     fields: dict[str, object] = {}
     refine = None
     if group_id is not None:
-        wanted = arguments.group_id(group_id)
+        wanted = validation.group_id(group_id)
         # The table spells it groupid, the sample groupId. Which one filters is not known, so
         # both are sent, and groups that were not asked for are dropped from the answer.
         fields |= {"groupid": wanted, "groupId": wanted}
@@ -282,11 +282,11 @@ def list_groups(
             return tuple(group for group in groups if str(group.unique_id) == wanted)
 
     if name is not None:
-        fields["name"] = arguments.name(name)
+        fields["name"] = validation.name(name)
     if quick is not None:
-        fields["quick"] = arguments.flag("quick", quick)
+        fields["quick"] = validation.flag("quick", quick)
     if forward is not None:
-        fields["forward"] = arguments.flag("forward", forward)
+        fields["forward"] = validation.flag("forward", forward)
     return Call(_LIST_GROUPS, _json(fields), refine=refine)
 
 
@@ -295,11 +295,11 @@ def agent_relation(
 ) -> Call[GroupAgentRelation]:
     """Ask for a group, its roster and who of it is in the group."""
     fields: dict[str, object] = {
-        "quick": arguments.flag("quick", quick),
-        "groupId": arguments.number_or_text(group_id),
+        "quick": validation.flag("quick", quick),
+        "groupId": validation.number_or_text(group_id),
     }
     if name is not None:
-        fields["name"] = arguments.name(name)
+        fields["name"] = validation.name(name)
     return Call(_AGENT_RELATION, _json(fields))
 
 
@@ -308,9 +308,9 @@ def assign_agents(
 ) -> Call[str]:
     """Ask for agents to be put into a group."""
     fields = {
-        "groupId": arguments.group_id(group_id),
-        "agent_unique_id": arguments.agent_ids("agent_ids", agents),
-        "receive_call": arguments.agent_ids("receive_call", receive_call),
+        "groupId": validation.group_id(group_id),
+        "agent_unique_id": validation.agent_ids("agent_ids", agents),
+        "receive_call": validation.agent_ids("receive_call", receive_call),
     }
     return Call(_ASSIGN_AGENTS, _json(fields))
 

@@ -14,8 +14,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from faultserver import FaultServer, Received, Reset, Send, Step, Wait
-from replies import error, serve
 
 from deepcall_async import (
     AuthenticationFailed,
@@ -35,6 +33,8 @@ from deepcall_async import (
     renewal,
 )
 from deepcall_async.sandbox import Sandbox
+from tests.support.faultserver import FaultServer, Received, Reset, Send, Step, Wait
+from tests.support.replies import error, serve
 
 ONCE = RetryPolicy(attempts=1)
 Credentials = SessionId | UserToken

@@ -12,11 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import Any, Literal
 
 import pytest
-from faultserver import Delay, FaultServer, Received, Reset, Send, Stall, Step
-from hazards import refused_port
 from hypothesis import given
 from hypothesis import strategies as st
-from replies import error, reply, serve
 
 from deepcall_async import (
     Adaptive,
@@ -42,6 +39,9 @@ from deepcall_async import (
     fan_out,
 )
 from deepcall_async.sandbox import Sandbox
+from tests.support.faultserver import Delay, FaultServer, Received, Reset, Send, Stall, Step
+from tests.support.hazards import refused_port
+from tests.support.replies import error, reply, serve
 
 pytestmark = pytest.mark.anyio
 

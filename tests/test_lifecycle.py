@@ -16,9 +16,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from faultserver import FaultServer, Received, Reset, Send, Stall, Step, Wait
-from hazards import black_hole, refused_port
-from replies import answer, error, reply, serve, success
 
 from deepcall_async import (
     ClientClosed,
@@ -33,6 +30,9 @@ from deepcall_async import (
     collect,
     fan_out,
 )
+from tests.support.faultserver import FaultServer, Received, Reset, Send, Stall, Step, Wait
+from tests.support.hazards import black_hole, refused_port
+from tests.support.replies import answer, error, reply, serve, success
 
 pytestmark = pytest.mark.anyio
 

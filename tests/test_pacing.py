@@ -22,8 +22,8 @@ from deepcall_async import (
     ServerFault,
     fan_out,
 )
+from deepcall_async.events import attempt_observer
 from deepcall_async.pacing import Pace
-from deepcall_async.signals import attempt_observer
 
 T = TypeVar("T")
 Mode = Literal["queue", "refuse"]

@@ -11,7 +11,7 @@ import pytest
 
 from deepcall_async import sandbox
 
-PROJECT = Path(sandbox.__file__).parents[1]
+PROJECT = Path(sandbox.__file__).parents[2]
 
 USERS_TESTS = """
 import json

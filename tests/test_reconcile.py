@@ -9,9 +9,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from faultserver import Commit, FaultServer, Received, Reset, Send, Stall, Step
-from hazards import refused_port
-from replies import error, group, reply
 
 from deepcall_async import (
     AddedGroup,
@@ -30,6 +27,9 @@ from deepcall_async import (
     UnexpectedReply,
 )
 from deepcall_async.sandbox import Sandbox
+from tests.support.faultserver import Commit, FaultServer, Received, Reset, Send, Stall, Step
+from tests.support.hazards import refused_port
+from tests.support.replies import error, group, reply
 
 pytestmark = pytest.mark.anyio
 both_paths = pytest.mark.parametrize("path", ["direct", "borrowed"])

@@ -17,9 +17,6 @@ from urllib.parse import quote
 
 import aiohttp
 import pytest
-from faultserver import FaultServer, Fin, Received, Reset, Send, Stall, Step
-from hazards import refused_port
-from replies import answer, as_json, chunk, error, reply, serve, zipped
 from rich.console import Console
 from rich.traceback import Traceback
 
@@ -36,6 +33,9 @@ from deepcall_async import (
     collect,
     fan_out,
 )
+from tests.support.faultserver import FaultServer, Fin, Received, Reset, Send, Stall, Step
+from tests.support.hazards import refused_port
+from tests.support.replies import answer, as_json, chunk, error, reply, serve, zipped
 
 pytestmark = pytest.mark.anyio
 

@@ -21,20 +21,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from faultserver import (
-    Delay,
-    Early,
-    FaultServer,
-    Fin,
-    Received,
-    Reset,
-    Send,
-    Stall,
-    Step,
-    Wait,
-)
-from hazards import black_hole
-from replies import answer, as_json, error, reply, serve, success, zipped
 
 from deepcall_async import (
     BadRequest,
@@ -52,10 +38,24 @@ from deepcall_async import (
     UnexpectedReply,
     UserToken,
     __version__,
-    exchange,
 )
-from deepcall_async.exchange import direct_is_possible
 from deepcall_async.sandbox import Sandbox
+from deepcall_async.transport import direct
+from deepcall_async.transport.direct import direct_is_possible
+from tests.support.faultserver import (
+    Delay,
+    Early,
+    FaultServer,
+    Fin,
+    Received,
+    Reset,
+    Send,
+    Stall,
+    Step,
+    Wait,
+)
+from tests.support.hazards import black_hole
+from tests.support.replies import answer, as_json, error, reply, serve, success, zipped
 
 pytestmark = pytest.mark.anyio
 
@@ -827,7 +827,7 @@ async def test_connections_closed_while_idle_cost_a_burst_of_changes_nothing() -
 
 
 async def test_idle_connections_are_let_go_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "KEEPALIVE", 0.1)
+    monkeypatch.setattr(direct, "KEEPALIVE", 0.1)
     async with FaultServer(serve) as server, client(server) as dc:
         await asyncio.gather(*(dc.groups.agent_relation(n) for n in range(1, 6)))
         assert server.connections == 5

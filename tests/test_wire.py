@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faultserver import FaultServer, Received, Send, Step
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
-from replies import answer, as_json, error, group, reply, serve
 
 from deepcall_async import (
     AddedGroup,
@@ -36,6 +34,8 @@ from deepcall_async import (
     UserToken,
     wire,
 )
+from tests.support.faultserver import FaultServer, Received, Send, Step
+from tests.support.replies import answer, as_json, error, group, reply, serve
 
 SAMPLE = (Path(__file__).parent / "data" / "agent_relation.json").read_bytes()
 IDENTITY = wire.Identity(SessionId("s3ssion"))

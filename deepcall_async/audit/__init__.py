@@ -9,17 +9,17 @@ In three lines::
         print(report.verdict)
 """
 
+from deepcall_async.audit.config import Mute, Settings, Thresholds, read_settings
 from deepcall_async.audit.context import Context, GroupView
 from deepcall_async.audit.finding import SEVERITIES, Evidence, Finding, Hit, Severity
-from deepcall_async.audit.jsonl import LineWriter, read_jsonl
-from deepcall_async.audit.render import FORMATS, Format, render
+from deepcall_async.audit.formats import FORMATS, Format, render
+from deepcall_async.audit.formats.jsonl import LineWriter, read_jsonl
+from deepcall_async.audit.formats.text import TABLE_COLUMNS, table_rows
 from deepcall_async.audit.report import Action, Health, Muted, Report, audit, diff, exit_code
 from deepcall_async.audit.rule import Check, Rule, rule
 from deepcall_async.audit.rules import RULES
 from deepcall_async.audit.run import run_audit
-from deepcall_async.audit.settings import Mute, Settings, Thresholds, read_settings
 from deepcall_async.audit.snapshot import FailedLookup, RunInfo, Snapshot, SnapshotBuilder
-from deepcall_async.audit.texts import TABLE_COLUMNS, table_rows
 
 __all__ = [
     "FORMATS",

@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from deepcall_async.audit.config import Mute, Thresholds
 from deepcall_async.audit.finding import Finding
-from deepcall_async.audit.settings import Mute, Thresholds
+from deepcall_async.audit.labels import agent_label, group_label
 from deepcall_async.audit.snapshot import Snapshot
-from deepcall_async.audit.words import agent_label, group_label
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
 
 __all__ = ["Context", "GroupView", "Roster", "created_seconds", "in_milliseconds"]

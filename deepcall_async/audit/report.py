@@ -14,13 +14,13 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from deepcall_async.audit.config import Mute, MuteIndex, Thresholds
 from deepcall_async.audit.context import Context
 from deepcall_async.audit.finding import SEVERITIES, Finding, Severity, rank
+from deepcall_async.audit.labels import count
 from deepcall_async.audit.rule import Rule
 from deepcall_async.audit.rules import RULES
-from deepcall_async.audit.settings import Mute, MuteIndex, Thresholds
 from deepcall_async.audit.snapshot import Snapshot
-from deepcall_async.audit.words import count
 
 __all__ = ["Action", "Health", "Muted", "Report", "audit", "check_choice", "diff", "exit_code"]
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from deepcall_async.audit.jsonl import LineWriter, tail
+from deepcall_async.audit.config import Mute, Thresholds
+from deepcall_async.audit.formats.jsonl import LineWriter, tail
 from deepcall_async.audit.report import Health, Report, audit, check_choice
 from deepcall_async.audit.rule import Rule
 from deepcall_async.audit.rules import RULES
-from deepcall_async.audit.settings import Mute, Thresholds
 from deepcall_async.audit.snapshot import FailedLookup, RunInfo, Snapshot, SnapshotBuilder
 from deepcall_async.client import DeepCall
 from deepcall_async.errors import DeepCallError, GroupUnavailable, TooManyFailures

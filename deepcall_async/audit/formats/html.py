@@ -1,0 +1,318 @@
+"""A report as one HTML file that a person opens.
+
+Law: pure, report to string. What is shown is chosen here, how it looks stands in
+``report.html.jinja``, and that template escapes every value. Jinja2 is imported on first use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import cache
+from html import escape
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from deepcall_async.audit.context import Context, GroupView
+from deepcall_async.audit.finding import Finding
+from deepcall_async.audit.labels import clean
+from deepcall_async.audit.report import Action, Report
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["to_html"]
+
+_MOST_ROWS = 2_000
+_FINDINGS_BYTES = 215_000
+_COVER_BYTES = 170_000
+"""Half a megabyte opens everywhere and passes as an attachment; rows give way first."""
+
+_HEAT_SIDE = 60
+_DRIFT_ROWS = 20
+_BAR_STEPS = 20
+
+
+class _Cover(Struct, frozen=True):
+    """One group's row: `kind` is a CSS class, `says` the same in words."""
+
+    id: int
+    name: str
+    members: int | None
+    receivers: int | None
+    kind: str
+    says: str
+    share: int
+
+
+class _Slice(Struct, frozen=True):
+    """A part of the bar that shows all groups; places are in per mille of its width."""
+
+    kind: str
+    says: str
+    groups: int
+    start: float
+    width: float
+
+
+class _Heat(Struct, frozen=True):
+    """Agents against groups: each row is an agent's name and a mark per group."""
+
+    groups: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    all_groups: int
+    all_agents: int
+    whole: bool
+
+
+class _Action(Struct, frozen=True):
+    """One thing to do, with some of the findings it mends."""
+
+    severity: str
+    rule: str
+    fix: str
+    meaning: str
+    number: int
+    examples: tuple[str, ...]
+
+
+class _Drift(Struct, frozen=True):
+    """What changed since the baseline; `numbers` are what, then and now."""
+
+    since: str
+    complete: bool
+    numbers: tuple[tuple[str, int, int], ...]
+    new: int
+    resolved: int | None
+    findings: tuple[Finding, ...]
+    more: int
+
+
+_KINDS = {
+    "dark": "rings nobody",
+    "one": "one agent",
+    "thin": "thin",
+    "good": "good",
+    "off": "inactive",
+    "lost": "not read",
+}
+
+
+def to_html(report: Report) -> str:
+    """Write the report as one self-contained page: no network, readable without JavaScript.
+
+    Args:
+        report: the report.
+
+    Returns:
+        The page, under 500 KB.
+
+    Raises:
+        ImportError: Jinja2 is not installed; the extra ``cli`` brings it.
+    """
+    covers = sorted(_covers(report), key=_worst_first)
+    cover_rows = covers[: _fitting((row.name for row in covers), _COVER_BYTES, 62)]
+    messages = (finding.message for finding in report.findings)
+    findings = report.findings[: _fitting(messages, _FINDINGS_BYTES, 42)]
+    fired = {finding.rule for finding in report.findings}
+    run = report.snapshot.run
+    return _template().render(
+        report=report,
+        title=_title(report),
+        started=_when(run.started),
+        resumed=_when(run.resumed_from),
+        actions=[_action(action) for action in report.actions()],
+        slices=_slices(covers),
+        covers=cover_rows,
+        more_covers=len(covers) - len(cover_rows),
+        heat=_heat(report.context),
+        drift=_drift(report),
+        findings=findings,
+        more_findings=len(report.findings) - len(findings),
+        rules=[rule for rule in report.rules if rule.id in fired],
+        health=tuple(_health(report)),
+        thresholds=asdict(report.context.thresholds),
+        steps=range(1, _BAR_STEPS + 1),
+    )
+
+
+@cache
+def _template() -> Template:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(
+            "the HTML report needs Jinja2: pip install 'deepcall-async[cli]'"
+        ) from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("deepcall_async.audit.formats", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["digest"] = _digest
+    environment.filters["clean"] = clean
+    return environment.get_template("report.html.jinja")
+
+
+def _digest(text: str) -> str:
+    """Name a script or a style as a Content-Security-Policy does, so that no other can run."""
+    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _title(report: Report) -> str:
+    run = report.snapshot.run
+    where = "the sandbox" if run.sandbox else clean(run.base_url.partition("://")[2])
+    return f"Group audit of {where}" if where else "Group audit"
+
+
+def _when(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment is not None else ""
+
+
+def _fitting(texts: Iterable[str], budget: int, around: int) -> int:
+    """How many rows fit into a budget of bytes, each a text and the mark-up around it."""
+    rows = 0
+    for text in islice(texts, _MOST_ROWS):
+        budget -= around + len(escape(text).encode("utf-8", "replace"))
+        if budget < 0:
+            break
+        rows += 1
+    return rows
+
+
+def _covers(report: Report) -> Iterator[_Cover]:
+    context, snapshot = report.context, report.snapshot
+    for group_id in snapshot.asked:
+        view = context.groups.get(group_id)
+        group = snapshot.group(group_id)
+        name = clean(group.name).strip() if group is not None else ""
+        if view is None:
+            if group_id not in snapshot.gone:
+                yield _Cover(group_id, name, None, None, "lost", _KINDS["lost"], 0)
+            continue
+        members, receivers = len(view.members), len(view.receivers)
+        if not view.active:
+            kind = "off"
+        elif receivers < 2:
+            kind = "one" if receivers else "dark"
+        else:
+            kind = "thin" if receivers < context.thresholds.min_receivers else "good"
+        # A share that is not nought shows, and one that is not all does not fill the bar.
+        share = receivers * _BAR_STEPS // members if members else 0
+        share = max(share, 1) if receivers else 0
+        yield _Cover(group_id, name, members, receivers, kind, _KINDS[kind], share)
+
+
+def _worst_first(row: _Cover) -> tuple[int, int, int, int]:
+    order = ("lost", "dark", "one", "thin", "good", "off")
+    return (order.index(row.kind), row.receivers or 0, -(row.members or 0), row.id)
+
+
+def _slices(covers: Sequence[_Cover]) -> list[_Slice]:
+    numbers = Counter(row.kind for row in covers)
+    slices: list[_Slice] = []
+    start = 0.0
+    for kind, says in _KINDS.items():
+        if numbers[kind]:
+            width = 1000 * numbers[kind] / len(covers)
+            slices.append(_Slice(kind, says, numbers[kind], round(start, 1), round(width, 1)))
+            start += width
+    return slices
+
+
+def _heat(context: Context) -> _Heat:
+    """The largest groups, and the agents who are in most of them."""
+    views = sorted(context.groups.values(), key=lambda view: (-len(view.members), view.id))
+    views = [view for view in views[:_HEAT_SIDE] if view.members]
+    busiest = Counter(agent_id for view in views for agent_id in view.members)
+    agents = sorted(busiest, key=lambda agent_id: (-busiest[agent_id], agent_id))[:_HEAT_SIDE]
+    return _Heat(
+        groups=tuple(_short(view.label) for view in views),
+        rows=tuple(
+            (
+                _short(context.agent(agent_id).replace("(agent ", "(")),
+                tuple(_mark(view, agent_id) for view in views),
+            )
+            for agent_id in agents
+        ),
+        all_groups=len(context.groups),
+        all_agents=len(context.agents.keys() | context.memberships.keys()),
+        whole=len(views) == sum(1 for view in context.groups.values() if view.members)
+        and len(agents) == len(context.memberships),
+    )
+
+
+def _mark(view: GroupView, agent_id: int) -> str:
+    if agent_id in view.receivers:
+        return "Y"
+    return "N" if agent_id in view.members else ""
+
+
+def _short(label: str) -> str:
+    name, bracket, rest = label.rpartition(" (")
+    return f"{clean(name, 24)}{bracket}{rest}" if bracket else label
+
+
+def _action(action: Action) -> _Action:
+    return _Action(
+        severity=action.severity,
+        rule=action.rule.id,
+        fix=action.rule.fix,
+        meaning=action.rule.meaning,
+        number=len(action.findings),
+        examples=tuple(finding.message for finding in action.findings[:3]),
+    )
+
+
+def _drift(report: Report) -> _Drift | None:
+    before, now = report.context.before, report.context
+    if before is None:
+        return None
+    changes = tuple(f for f in report.findings if report.rule(f.rule).compares)
+    dark, single = (
+        [sum(1 for view in side.active() if len(view.receivers) == n) for side in (before, now)]
+        for n in (0, 1)
+    )
+    return _Drift(
+        since=_when(before.snapshot.run.started),
+        complete=before.snapshot.complete,
+        numbers=(
+            ("Groups", len(before.known), len(now.known)),
+            ("Agents", len(before.agents), len(now.agents)),
+            ("Groups that ring nobody", dark[0], dark[1]),
+            ("Groups that ring one agent", single[0], single[1]),
+        ),
+        new=sum(1 for finding in report.findings if finding.new),
+        resolved=report.resolved,
+        findings=changes[:_DRIFT_ROWS],
+        more=max(0, len(changes) - _DRIFT_ROWS),
+    )
+
+
+def _health(report: Report) -> Iterator[tuple[str, str]]:
+    health, snapshot = report.health, report.snapshot
+    if health.seconds is not None:
+        yield "Duration", f"{health.seconds:,.1f} s"
+    if health.requests is not None:
+        yield "Requests", f"{health.requests:,}"
+    if health.retries is not None:
+        yield "Retries", f"{health.retries:,}"
+    yield "Groups read", f"{report.read:,} of {report.groups:,}"
+    yield "Lookups failed", f"{report.failed:,}"
+    if report.pending:
+        yield "Not looked up", f"{report.pending:,}"
+    if snapshot.gone:
+        yield "Gone while it ran", f"{len(snapshot.gone):,}"
+    yield "Agents seen", f"{len(report.context.agents):,}"
+    if report.muted:
+        yield "Findings muted", f"{len(report.muted):,}"
+    if snapshot.run.tool:
+        yield "Written by", clean(snapshot.run.tool)

@@ -1,0 +1,336 @@
+"""The rules about one group's cover (G) and about groups' names (N).
+
+Law: one small pure function per rule, with its words beside it.
+"""
+
+# ruff: noqa: D103  (what a rule means stands beside its function)
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from math import inf
+
+from deepcall_async.audit.context import Context, GroupView, created_seconds, in_milliseconds
+from deepcall_async.audit.finding import Hit
+from deepcall_async.audit.labels import UNSEEN, capped, count, listing
+from deepcall_async.audit.rule import rule
+
+__all__ = [
+    "duplicate_name",
+    "inactive_but_staffed",
+    "mostly_muted",
+    "name_hygiene",
+    "no_agents",
+    "nobody_receives",
+    "odd_create_date",
+    "oversized",
+    "same_receivers",
+    "single_receiver",
+    "stale_empty",
+    "suffix_twin",
+    "thin_cover",
+]
+
+_DAY = 86_400
+_MINUTE = 60
+_NUMBERED = re.compile(r"[0-9]{1,9}\Z")
+
+
+def _hit(view: GroupView, says: str, **evidence: object) -> Hit:
+    return Hit(message=f"{view.label} {says}", group_id=view.id, evidence=evidence)
+
+
+def _cluster(context: Context, ids: list[int], says: str, **evidence: object) -> Hit:
+    ids.sort()
+    return Hit(
+        message=says.format(listing(map(context.label, ids), len(ids))),
+        group_id=ids[0],
+        evidence={"group_ids": capped(ids), "groups": len(ids), **evidence},
+        # A group more or less in it makes it another finding.
+        key=",".join(map(str, capped(ids))),
+    )
+
+
+@rule(
+    "G001",
+    "no-agents",
+    "high",
+    meaning="An active group has no agents: its callers ring nobody.",
+    fix="Assign agents to the group, or make it inactive.",
+)
+def no_agents(context: Context) -> Iterator[Hit]:
+    for view in context.active():
+        if not view.members:
+            yield _hit(view, "is active and has no agents.")
+
+
+@rule(
+    "G002",
+    "nobody-receives",
+    "critical",
+    meaning="An active group looks staffed, but none of its agents receives calls.",
+    fix="Turn on receive-call for at least one of the group's agents.",
+)
+def nobody_receives(context: Context) -> Iterator[Hit]:
+    for view in context.active():
+        if view.members and not view.receivers:
+            staff = count(len(view.members), "agent")
+            yield _hit(view, f"has {staff}, and no one receives calls.", members=len(view.members))
+
+
+@rule(
+    "G003",
+    "single-receiver",
+    "high",
+    meaning="All calls to an active group hang on one agent.",
+    fix="Turn on receive-call for a second agent of the group.",
+)
+def single_receiver(context: Context) -> Iterator[Hit]:
+    for view in context.active():
+        if len(view.receivers) == 1:
+            (only,) = view.receivers
+            yield _hit(
+                view,
+                f"rings {view.agent(only)} alone.",
+                members=len(view.members),
+                receivers=[only],
+            )
+
+
+@rule(
+    "G004",
+    "thin-cover",
+    "low",
+    meaning="Fewer agents receive an active group's calls than the threshold asks for.",
+    fix="Turn on receive-call for more agents, or assign more.",
+)
+def thin_cover(context: Context) -> Iterator[Hit]:
+    enough = context.thresholds.min_receivers
+    for view in context.active():
+        if 1 < len(view.receivers) < enough:
+            yield _hit(
+                view,
+                f"has {len(view.receivers)} agents who receive calls; {enough} are wanted.",
+                members=len(view.members),
+                receivers=capped(view.receivers),
+            )
+
+
+@rule(
+    "G005",
+    "mostly-muted",
+    "medium",
+    meaning="Most agents of an active group do not receive its calls.",
+    fix="Turn on receive-call for more of them, or take out those who are not meant to answer.",
+)
+def mostly_muted(context: Context) -> Iterator[Hit]:
+    limits = context.thresholds
+    for view in context.active():
+        members, receivers = len(view.members), len(view.receivers)
+        if (
+            members >= limits.muted_members
+            and receivers
+            and receivers / members < limits.muted_share
+        ):
+            yield _hit(
+                view,
+                f"has {members} agents, of whom {receivers} receive{'s' * (receivers == 1)} calls.",
+                members=members,
+                receivers=receivers,
+            )
+
+
+@rule(
+    "G006",
+    "inactive-but-staffed",
+    "medium",
+    meaning="An inactive group still has agents.",
+    fix="Make the group active again, or delete it.",
+)
+def inactive_but_staffed(context: Context) -> Iterator[Hit]:
+    for view in context.groups.values():
+        if not view.active and view.members:
+            yield _hit(
+                view,
+                f"is inactive but has {count(len(view.members), 'agent')}.",
+                members=len(view.members),
+                status=view.group.status,
+            )
+
+
+@rule(
+    "G007",
+    "oversized",
+    "low",
+    meaning="A group has more agents than the threshold allows.",
+    fix="Split the group, or take out those who do not belong to it.",
+)
+def oversized(context: Context) -> Iterator[Hit]:
+    most = context.thresholds.oversized
+    for view in context.groups.values():
+        if len(view.members) > most:
+            yield _hit(
+                view,
+                f"has {len(view.members):,} agents, more than {most}.",
+                members=len(view.members),
+            )
+
+
+@rule(
+    "G008",
+    "stale-empty",
+    "low",
+    meaning="A group was made long ago and has no agents.",
+    fix="Delete the group if nobody needs it.",
+)
+def stale_empty(context: Context) -> Iterator[Hit]:
+    if context.now is None:
+        return
+    for view in context.groups.values():
+        created = created_seconds(view.group)
+        if view.members or created is None:
+            continue
+        days = (context.now.timestamp() - created) / _DAY
+        if days > context.thresholds.stale_days:
+            yield _hit(
+                view,
+                f"was made {days:,.0f} days ago and has no agents.",
+                create_date=view.group.create_date,
+                days=int(days),
+            )
+
+
+@rule(
+    "G009",
+    "odd-create-date",
+    "info",
+    meaning="A group's create date is zero, in the future, or in milliseconds.",
+    fix="Nothing is broken by it; ask the provider to correct the record.",
+)
+def odd_create_date(context: Context) -> Iterator[Hit]:
+    for group_id, group in context.known.items():
+        date = group.create_date
+        if date is None:
+            continue
+        if date <= 0:
+            odd = "not set" if date == 0 else "negative"
+        elif in_milliseconds(date):
+            odd = "in milliseconds"
+        elif context.now is not None and date > context.now.timestamp():
+            odd = "in the future"
+        else:
+            continue
+        yield Hit(
+            message=f"{context.label(group_id)} has a create date that is {odd}: {date}.",
+            group_id=group_id,
+            evidence={"create_date": date, "odd": odd},
+        )
+
+
+@rule(
+    "N001",
+    "duplicate-name",
+    "medium",
+    meaning="Groups have the same name, but for case and edge spaces.",
+    fix="Rename all but one, or delete the doubles.",
+)
+def duplicate_name(context: Context) -> Iterator[Hit]:
+    same: defaultdict[str, list[int]] = defaultdict(list)
+    for group_id, group in context.known.items():
+        same[group.name.strip().casefold()].append(group_id)
+    for name, ids in same.items():
+        if name and len(ids) > 1:  # a blank name is N003's
+            yield _cluster(context, ids, f"{len(ids):,} groups share one name: {{}}.")
+
+
+@rule(
+    "N002",
+    "suffix-twin",
+    "medium",
+    meaning="Two groups made within minutes differ by a number at the end: an add sent twice.",
+    fix="Check which one is in use, and delete the other.",
+)
+def suffix_twin(context: Context) -> Iterator[Hit]:
+    made: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    for group_id, group in context.known.items():
+        when = created_seconds(group)
+        if when is not None:
+            made[group.name].append((when, group_id))
+    for same in made.values():
+        same.sort()
+    apart = context.thresholds.twin_minutes * _MINUTE
+    for group_id, group in context.known.items():
+        when, digits = created_seconds(group), _NUMBERED.search(group.name)
+        if when is None or digits is None:
+            continue
+        stem = group.name[: digits.start()]
+        # "Line 12" is the double of "Line " (number 12) or of "Line 1" (number 2): each cut is
+        # tried. But after a "Line 11" it is the next of a series, and no double of "Line 1".
+        series = f"{stem}{int(digits[0]) - 1}" in made
+        for cut in range(len(stem), len(stem) + 1 if series else len(group.name)):
+            if not cut or group.name[cut] == "0":  # no server counts from nought
+                continue
+            seconds, twin = _nearest(made.get(group.name[:cut], ()), when)
+            if seconds <= apart:
+                yield Hit(
+                    message=(
+                        f"{context.label(group_id)} was made {seconds:,.0f} s from "
+                        f"{context.label(twin)} and differs by the number at its end."
+                    ),
+                    group_id=group_id,
+                    evidence={"twin": twin, "group_ids": sorted([twin, group_id])},
+                    key=str(twin),
+                )
+
+
+def _nearest(made: Sequence[tuple[float, int]], when: float) -> tuple[float, int]:
+    place = bisect_left(made, (when, 0))
+    return min(
+        ((abs(when - other), group_id) for other, group_id in made[max(0, place - 1) : place + 1]),
+        default=(inf, 0),
+    )
+
+
+@rule(
+    "N003",
+    "name-hygiene",
+    "low",
+    meaning="A group's name is blank, has spaces at an edge, or has characters nobody can see.",
+    fix="Rename the group.",
+)
+def name_hygiene(context: Context) -> Iterator[Hit]:
+    for group_id, group in context.known.items():
+        if not group.name.strip():
+            wrong = "a blank name"
+        elif UNSEEN.search(group.name):
+            wrong = "characters in its name that nobody can see"
+        elif group.name != group.name.strip():
+            wrong = "spaces at the edge of its name"
+        else:
+            continue
+        yield Hit(
+            message=f"{context.label(group_id)} has {wrong}.",
+            group_id=group_id,
+            evidence={"name": group.name},
+        )
+
+
+@rule(
+    "N004",
+    "same-receivers",
+    "low",
+    meaning="Active groups ring exactly the same agents.",
+    fix="Merge the groups if callers need not tell them apart.",
+)
+def same_receivers(context: Context) -> Iterator[Hit]:
+    same: defaultdict[frozenset[int], list[int]] = defaultdict(list)
+    for view in context.active():
+        if len(view.receivers) > 1:
+            same[view.receivers].append(view.id)
+    for receivers, ids in same.items():
+        if len(ids) > 1:
+            says = f"{{}} ring the same {len(receivers):,} agents."
+            yield _cluster(context, ids, says, receivers=capped(receivers))

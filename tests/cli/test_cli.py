@@ -1,0 +1,345 @@
+"""The command: options, exit codes, what goes to stdout and what to stderr, files, resuming."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deepcall_async.cli import run
+
+HIDDEN = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN", "DEEPCALL_BASE_URL")
+
+
+@pytest.fixture(autouse=True)
+def _no_account(monkeypatch):
+    for name in HIDDEN:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def account(deepcall_sandbox, monkeypatch):
+    monkeypatch.setenv("DEEPCALL_BASE_URL", deepcall_sandbox.base_url)
+    monkeypatch.setenv("DEEPCALL_USER_ID", deepcall_sandbox.user_id)
+    monkeypatch.setenv("DEEPCALL_TOKEN", deepcall_sandbox.token)
+    return deepcall_sandbox
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def groups_in(path: Path) -> list[object]:
+    return [line["group_id"] for line in lines_of(path) if line["type"] == "group"]
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "deepcall_async", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,  # type: ignore[call-overload]  # passed through as they are
+    )
+
+
+def wait_for(path: Path, count: int) -> None:
+    end = time.monotonic() + 30
+    while not path.exists() or path.read_bytes().count(b'{"type":"group"') < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_the_sandbox_audit_finds_something_and_says_so_by_its_exit_code(capsys):
+    assert run(["audit", "--sandbox", "40"]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("Callers to ")
+    assert "G002" in out
+    assert "Turn on receive-call" in out
+    assert "40 of 40" in err
+    assert "40 of 40" not in out
+
+
+def test_the_demo_account_has_its_default_size_when_no_number_is_given(capsys):
+    assert run(["audit", "--sandbox", "--progress", "lines", "--fail-on", "never"]) == 0
+    assert "300 of 300" in capsys.readouterr().err
+
+
+def test_an_account_in_the_environment_is_audited(account, capsys):
+    assert run(["audit", "--progress", "none"]) == 1
+    out, err = capsys.readouterr()
+    assert "G002" in out
+    assert err == ""
+    assert account.requests["getGroupAgentRelation"] == 300
+
+
+def test_only_the_groups_named_are_looked_up(account):
+    assert run(["audit", "28", "5", "--progress", "none"]) == 1
+    assert account.requests == {"getGroupAgentRelation": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--fail-on", "never"], 0),
+        (["--fail-on", "critical", "--ignore", "G002"], 0),
+        (["--fail-on", "critical", "--rules", "G002,G001", "--rules", "G003"], 1),
+        (["--rules", "nobody-receives"], 1),
+    ],
+)
+def test_which_findings_count(arguments, code, capsys):
+    assert run(["audit", "--sandbox", "40", *arguments]) == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["audit"], "DEEPCALL_SSID"),
+        (["audit", "--sandbox", "40", "--rules", "G999"], "G999"),
+        (["audit", "--sandbox", "40", "-o", "pdf:x"], "pdf"),
+        (["audit", "--sandbox", "40", "-o", "html"], "FORMAT:FILE"),
+        (["audit", "--sandbox", "40", "-o", "jsonl:/"], "is a folder"),
+        (["audit", "--sandbox", "40", "-o", "html:/nowhere/at/all"], "/nowhere/at"),
+        (["audit", "--sandbox", "40", "--new-only"], "--baseline"),
+        (["audit", "--sandbox", "40", "--resume", "/nowhere"], "/nowhere"),
+        (["audit", "--sandbox", "40", "--mutes", "/nowhere"], "/nowhere"),
+        (["audit", "--sandbox", "40", "--concurrency", "0"], "--concurrency"),
+        (["audit", "--sandbox", "40", "--rate", "0"], "--rate"),
+        (["audit", "--sandbox", "40", "--fail-on", "sometimes"], "sometimes"),
+        (["audit", "--nonsense"], "nonsense"),
+        (["nonsense"], "nonsense"),
+        (["diff", "/nowhere", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_a_word_on_what_to_do(arguments, said, capsys):
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_rejected_credentials_end_with_4(account, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPCALL_TOKEN", "hush-hush-hush")
+    assert run(["audit"]) == 4
+    err = capsys.readouterr().err
+    assert "1014" in err
+    assert "hush" not in err
+
+
+def test_an_incomplete_run_ends_with_3_and_says_so_first(account, capsys):
+    account.error_rate = {1032: 0.6}
+    assert run(["audit", *map(str, range(1, 41))]) == 3
+    assert capsys.readouterr().out.startswith("Incomplete: ")
+
+
+def test_an_incomplete_run_may_pass_when_asked(account, capsys):
+    account.error_rate = {1015: 0.05}
+    assert run(["audit", "--allow-partial", "--fail-on", "never"]) == 0
+    assert capsys.readouterr().out.startswith("Incomplete: ")
+
+
+def test_too_many_failures_end_the_run(account, capsys):
+    account.error_rate = {1015: 0.9}
+    code = run(["audit", "1", "2", "3", "4", "5", "6", "7", "8", "--max-failures", "1"])
+    assert code == 3
+    assert capsys.readouterr().out.startswith("Incomplete: ")
+
+
+def test_credentials_from_a_file(deepcall_sandbox, tmp_path, capsys):
+    file = tmp_path / "secret.env"
+    file.write_text(f"export DEEPCALL_SSID='{deepcall_sandbox.ssid}'\n")
+    base = ["--base-url", deepcall_sandbox.base_url, "--credentials", str(file)]
+    assert run(["groups", "show", "28", *base]) == 0
+    assert "bhawesh" in capsys.readouterr().out
+    file.write_text("DEEPCALL_USER_ID=1\n")
+    assert run(["groups", "show", "28", *base]) == 2
+    assert "DEEPCALL_TOKEN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--rules", "G999"], 2),
+        (["--max-failures", "-1"], 2),
+        (["--base-url", "http://127.0.0.1:1", "--credentials", "bad.env"], 3),
+        (["--sandbox=-1"], 2),
+    ],
+)
+def test_a_run_that_never_begins_leaves_the_earlier_record(
+    arguments, code, account, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.env").write_text("DEEPCALL_SSID=abc\n")
+    assert run(["audit", "-o", "jsonl:run.jsonl", "--progress", "none"]) == 1
+    before = (tmp_path / "run.jsonl").read_bytes()
+    assert run(["audit", "-o", "jsonl:run.jsonl", "--progress", "none", *arguments]) == code
+    assert (tmp_path / "run.jsonl").read_bytes() == before
+
+
+def test_credentials_from_stdin(deepcall_sandbox, monkeypatch, capsys):
+    command = ["groups", "show", "28", "--base-url", deepcall_sandbox.base_url, "--credentials"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"DEEPCALL_SSID={deepcall_sandbox.ssid}\n"))
+    assert run([*command, "-"]) == 0
+    assert "bhawesh" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert run([*command, "-"]) == 2
+    assert "stdin holds no credentials" in capsys.readouterr().err
+
+
+def test_groups_list_and_show(account, capsys):
+    assert run(["groups", "list", "--name", "mahipal"]) == 0
+    assert "Mahipal singh" in capsys.readouterr().out
+    assert run(["groups", "show", "28"]) == 0
+    assert "3 of 3 receive calls" in capsys.readouterr().out
+    assert run(["groups", "show", "987654"]) == 1
+    assert "1503" in capsys.readouterr().err
+
+
+def test_rules_are_listed(capsys):
+    assert run(["rules"]) == 0
+    out = capsys.readouterr().out
+    assert all(rule in out for rule in ("G001", "N002", "A004", "R005", "D001", "X003"))
+
+
+def test_every_format_is_written(tmp_path, capsys):
+    kinds = ("table", "json", "jsonl", "csv", "md", "html", "junit")
+    outputs = [part for kind in kinds for part in ("-o", f"{kind}:{tmp_path / kind}")]
+    assert run(["audit", "--sandbox", "40", "--progress", "none", *outputs]) == 1
+    assert all((tmp_path / kind).stat().st_size > 1000 for kind in kinds)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "reach nobody" in err
+
+
+def test_one_format_on_stdout_stands_alone_there(capsysbinary):
+    run(["audit", "--sandbox", "40", "-o", "json:-"])
+    assert json.loads(capsysbinary.readouterr().out)["summary"]["complete"] is True
+
+
+def test_baseline_new_only_and_diff(deepcall_sandbox, account, tmp_path, capsys):
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    run(["audit", "-o", f"jsonl:{old}"])
+    account_groups = lines_of(old)
+    assert account_groups[0]["type"] == "run"
+    assert account_groups[-1]["type"] == "summary"
+    assert run(["audit", "--baseline", str(old), "--new-only"]) == 0
+
+    import asyncio
+
+    from deepcall_async import DeepCall
+
+    async def mute_group_28() -> None:
+        async with DeepCall() as dc:
+            await dc.groups.assign_agents(28, [3, 8, 2])
+
+    asyncio.run(mute_group_28())
+    capsys.readouterr()
+    outputs = ["-o", f"jsonl:{new}", "-o", "csv:-"]
+    assert run(["audit", "--baseline", str(old), "--new-only", *outputs]) == 1
+    assert "D001" in capsys.readouterr().out
+    assert run(["diff", str(old), str(new)]) == 1
+    assert "D001" in capsys.readouterr().out
+    assert run(["diff", str(old), str(old)]) == 0
+
+
+def test_mutes_and_thresholds_from_a_file(tmp_path, capsys):
+    file = tmp_path / "mutes.toml"
+    file.write_text('[[mute]]\nrule = "G002"\ngroup = 5\nreason = "closing in spring"\n')
+    options = ["audit", "--sandbox", "40", "--mutes", str(file), "--rules", "G002"]
+    assert run(options) == 0
+    assert "1 finding muted" in capsys.readouterr().out
+    file.write_text("[[mute]]\nrule = 5\n")
+    assert run(options) == 2
+    assert "mutes.toml" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and SIGINT are POSIX's")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_is_resumed_and_asks_only_for_the_rest(account, tmp_path, how):
+    record = tmp_path / "run.jsonl"
+    account.latency = 0.02
+    killed = start("audit", "-o", f"jsonl:{record}", "--concurrency", "4", "--progress", "none")
+    try:
+        wait_for(record, 40)
+        killed.send_signal(how)
+        _, err = killed.communicate(timeout=10)
+    finally:
+        killed.kill()
+        killed.wait()
+    assert killed.returncode == (-9 if how == signal.SIGKILL else 130)
+    assert "Traceback" not in err
+    assert "never retrieved" not in err
+    assert "Unclosed" not in err
+    before = set(groups_in(record))
+    asked_before = account.requests["getGroupAgentRelation"]
+    assert 40 <= len(before) < 300
+    assert asked_before - len(before) <= 4  # what was in flight
+
+    account.latency = 0.0
+    assert run(["audit", "--resume", str(record), "--progress", "none"]) == 1
+    assert account.requests["getGroupAgentRelation"] - asked_before == 300 - len(before)
+    found = groups_in(record)
+    assert sorted(found) == sorted(set(found))
+    assert len(found) == 300
+    assert before <= set(found)
+    assert lines_of(record)[-1]["complete"] is True
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is POSIX's")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_the_sandbox_is_served_until_it_is_ended(how, monkeypatch, capsys):
+    served = start("sandbox", "--groups", "30", env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        assert served.stdout is not None
+        printed = [served.stdout.readline() for _ in range(3)]
+        for line in printed:
+            monkeypatch.setenv(*line.removeprefix("export ").strip().split("=", 1))
+        assert run(["groups", "list"]) == 0
+        assert "30 groups" in capsys.readouterr().out
+        served.send_signal(how)
+        _, err = served.communicate(timeout=10)
+    finally:
+        served.kill()
+        served.wait()
+    assert served.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_without_the_extra_it_says_how_to_install_it():
+    code = (
+        "import sys; sys.modules['cyclopts'] = None; sys.argv = ['deepcall', 'audit'];"
+        "import importlib.util as u; real = u.find_spec;"
+        "u.find_spec = lambda n, *a: None if n == 'cyclopts' else real(n, *a);"
+        "from deepcall_async.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "deepcall needs its extra: pip install 'deepcall-async[cli]'\n"
+    assert done.stdout == ""
+
+
+def test_a_name_cannot_move_the_cursor_or_be_markup(account, capsys):
+    import asyncio
+
+    from deepcall_async.cli.terminal import printable
+
+    assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
+
+    from deepcall_async import DeepCall
+
+    async def add() -> None:
+        async with DeepCall() as dc:
+            await dc.groups.add("[bold red]not markup[/]")
+
+    asyncio.run(add())
+    assert run(["groups", "list", "--name", "markup"]) == 0
+    assert "[bold red]not markup[/]" in capsys.readouterr().out
