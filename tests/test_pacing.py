@@ -23,7 +23,7 @@ from deepcall_async import (
     fan_out,
 )
 from deepcall_async.events import attempt_observer
-from deepcall_async.pacing import Pace
+from deepcall_async.pacing import Limiter, Pace, Patience
 
 T = TypeVar("T")
 Mode = Literal["queue", "refuse"]
@@ -329,3 +329,129 @@ def _at_some_hundred() -> Pace:
         _window(pace)
     _fill(pace)
     return pace
+
+
+# The limiter.
+
+
+async def _turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_limiter_lets_in_up_to_its_limit_and_in_order() -> None:
+    async def scene() -> None:
+        limiter = Limiter(2)
+        order: list[int] = []
+
+        async def enter(number: int) -> None:
+            await limiter.acquire()
+            order.append(number)
+
+        tasks = [asyncio.create_task(enter(number)) for number in range(5)]
+        await _turns()
+        assert (limiter.active, limiter.waiting, order) == (2, 3, [0, 1])
+        # The place goes to who waits, not to who asks in this turn.
+        limiter.release()
+        assert not limiter.try_acquire()
+        await _turns()
+        assert order == [0, 1, 2]
+        limiter.limit = 4
+        await _turns()
+        assert order == [0, 1, 2, 3, 4]
+        assert (limiter.active, limiter.waiting) == (4, 0)
+        limiter.limit = 1
+        for _ in range(3):
+            limiter.release()
+            assert not limiter.try_acquire()
+        limiter.release()
+        assert limiter.try_acquire()
+        await asyncio.gather(*tasks)
+
+    simulate(scene())
+
+
+def test_cancelled_waiters_leave_no_place_taken_and_none_empty() -> None:
+    async def scene() -> None:
+        chance = random.Random(3)
+        limiter = Limiter(3)
+        entered = 0
+
+        async def stay() -> None:
+            nonlocal entered
+            await limiter.acquire()
+            try:
+                entered += 1
+                assert limiter.active <= 5
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+            finally:
+                limiter.release()
+
+        tasks: list[asyncio.Task[None]] = []
+        for _ in range(3000):
+            tasks.append(asyncio.create_task(stay()))
+            if chance.random() < 0.5:
+                await asyncio.sleep(0)
+            if chance.random() < 0.4:
+                chance.choice(tasks).cancel()
+            if chance.random() < 0.05:
+                limiter.limit = chance.randrange(1, 6)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert entered > 1000
+        assert (limiter.active, limiter.waiting) == (0, 0)
+
+    simulate(scene())
+
+
+def test_a_waiter_that_is_gone_does_not_block_the_next() -> None:
+    async def scene() -> None:
+        limiter = Limiter(1)
+        assert limiter.try_acquire()
+        waiter = asyncio.create_task(limiter.acquire())
+        await _turns()
+        # In one turn: given up, not yet noticed, and the place is free.
+        waiter.cancel()
+        limiter.release()
+        assert limiter.try_acquire()
+        await asyncio.gather(waiter, return_exceptions=True)
+        assert (limiter.active, limiter.waiting) == (1, 0)
+
+    simulate(scene())
+
+
+# Patience.
+
+
+def test_the_clock_of_patience_runs_from_the_first_trouble_after_a_success() -> None:
+    patience = Patience(60.0)
+    assert patience.remaining(1000.0) == 60.0
+    patience.trouble(1000.0)
+    patience.trouble(1030.0)
+    assert patience.remaining(1040.0) == 20.0
+    patience.succeeded()
+    assert patience.remaining(1055.0) == 60.0
+    patience.trouble(1060.0)
+    assert patience.remaining(1119.0) == 1.0
+    assert patience.remaining(5000.0) == 0.0
+
+
+def test_patience_tells_that_calls_wait_and_when_none_does() -> None:
+    async def scene() -> None:
+        patience = Patience(60.0)
+        await patience.cleared()
+        patience.hold("throttled")
+        patience.hold("no answer from brand.invalid:443")
+        assert (patience.waiting, patience.waiting_for) == (2, "no answer from brand.invalid:443")
+        waiters = [asyncio.create_task(patience.cleared()) for _ in range(3)]
+        await _turns()
+        waiters[0].cancel()
+        patience.release()
+        await _turns()
+        assert [task.done() for task in waiters] == [True, False, False]
+        patience.release()
+        await _turns()
+        assert all(task.done() for task in waiters)
+        assert (patience.waiting, patience.waiting_for) == (0, None)
+
+    simulate(scene())
