@@ -1,7 +1,4 @@
-"""The way into the command, with or without what it needs.
-
-Law: it finds out whether the extra is installed, and says how to install it; nothing else.
-"""
+"""The ``deepcall`` command's entry point, which says how to install the extra that it needs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,6 @@ from typing import Annotated, Any, Literal, TypeVar
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from deepcall_async import options
 from deepcall_async.audit import (
     RULES,
     Report,
@@ -44,6 +43,7 @@ from deepcall_async.client import DeepCall
 from deepcall_async.credentials import UserToken
 from deepcall_async.errors import AuthenticationFailed, DeepCallError, GroupUnavailable
 from deepcall_async.retry import RetryPolicy
+from deepcall_async.validation import positive_int, positive_number
 from deepcall_async.version import __version__
 
 __all__ = ["run"]
@@ -150,9 +150,9 @@ def audit(
 
     Without GROUP_IDS the whole account is audited.
     """
-    options.whole("--concurrency", concurrency)
+    positive_int("--concurrency", concurrency)
     if rate is not None:
-        options.positive("--rate", rate)
+        positive_number("--rate", rate)
     outputs = [output_from(item) for item in output]
     if new_only and baseline is None:
         raise ValueError("--new-only compares with a baseline: give --baseline FILE")
