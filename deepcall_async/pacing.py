@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from msgspec import Struct
 
 from deepcall_async.errors import ApiError, DeepCallError, RateLimited, RequestTimeout
+from deepcall_async.validation import is_int
 
 __all__ = ["Adaptive", "Limiter", "Pace", "Patience", "current_patience"]
 
@@ -45,6 +47,7 @@ class Adaptive(Struct, frozen=True, kw_only=True):
         max: calls in flight at most.
 
     Raises:
+        TypeError: a bound is not an int.
         ValueError: not 1 <= min <= max.
     """
 
@@ -52,6 +55,8 @@ class Adaptive(Struct, frozen=True, kw_only=True):
     max: int = 256
 
     def __post_init__(self) -> None:
+        if not (is_int(self.min) and is_int(self.max)):
+            raise TypeError("Adaptive: min and max must be ints")
         if not 1 <= self.min <= self.max:
             raise ValueError("Adaptive: 1 <= min <= max must hold")
 
@@ -135,16 +140,17 @@ class Patience:
 
     Args:
         seconds: how long there may be trouble without any success; infinity is allowed.
+        on_change: called when calls begin to wait and when none waits any more.
     """
 
-    __slots__ = ("_cleared", "_since", "seconds", "waiting", "waiting_for")
+    __slots__ = ("_on_change", "_since", "seconds", "waiting", "waiting_for")
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, on_change: Callable[[], object] | None = None) -> None:
         self.waiting: int = 0
         self.waiting_for: str | None = None
+        self.seconds: float = seconds
+        self._on_change = on_change
         self._since: float | None = None
-        self._cleared: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
         return f"<Patience of {self.seconds:g} s: {self.waiting} waiting for {self.waiting_for}>"
@@ -162,29 +168,22 @@ class Patience:
         """Seconds that calls may still be held; 0.0 when there are none left."""
         if self._since is None:
             return self.seconds
-        return max(0.0, self.seconds - (now - self._since))
+        return max(0.0, self._since + self.seconds - now)
 
     def hold(self, reason: str) -> None:
-        """Note that a call begins to wait, and for what: "throttled", "no answer from HOST"."""
+        """Note that a call begins to wait, and for what, in words for a person."""
         self.waiting += 1
         self.waiting_for = reason
+        if self.waiting == 1 and self._on_change is not None:
+            self._on_change()
 
     def release(self) -> None:
         """Note that a call has stopped waiting."""
         self.waiting -= 1
         if self.waiting == 0:
             self.waiting_for = None
-            for waiter in self._cleared:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._cleared.clear()
-
-    async def cleared(self) -> None:
-        """Wait until no call waits."""
-        while self.waiting:
-            waiter = asyncio.get_running_loop().create_future()
-            self._cleared.append(waiter)
-            await waiter
+            if self._on_change is not None:
+                self._on_change()
 
 
 current_patience: ContextVar[Patience | None] = ContextVar("current_patience", default=None)
@@ -192,13 +191,19 @@ current_patience: ContextVar[Patience | None] = ContextVar("current_patience", d
 
 
 class Pace:
-    """The present limit of an adaptive run, and who is let in under it."""
+    """Moves a limit by what attempts report: additive increase, multiplicative decrease.
 
-    def __init__(self, bounds: Adaptive) -> None:
+    Args:
+        bounds: between which the limit moves.
+        limiter: whose limit is moved.
+    """
+
+    def __init__(self, bounds: Adaptive, limiter: Limiter) -> None:
         self._bounds = bounds
-        self._limiter = Limiter(bounds.min)
-        # In fractions: a cut of a tenth must count at a limit of four, too.
+        self._limiter = limiter
+        # With its fraction, so that several small cuts or steps add up.
         self._limit = float(bounds.min)
+        limiter.limit = bounds.min
         # A window is as many answers as the limit, to what was sent since the limit changed.
         self._changed_at = float("-inf")
         self._cut_at = float("-inf")
@@ -213,20 +218,7 @@ class Pace:
         self._hold = 0
 
     def __repr__(self) -> str:
-        return f"<Pace {self._limiter.active} of {self._limiter.limit}>"
-
-    @property
-    def limit(self) -> int:
-        """Calls let in at once, as of now."""
-        return int(self._limit)
-
-    async def enter(self) -> None:
-        """Wait to be let in."""
-        await self._limiter.acquire()
-
-    def leave(self) -> None:
-        """Make room for the next."""
-        self._limiter.release()
+        return f"<Pace {self._limit:.1f} of {self._bounds.max}>"
 
     def observe(self, sent: float, ended: float, error: DeepCallError | None) -> None:
         """Learn from an attempt.
