@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deepcall_async import sandbox
+import deepcall_async
 
-PROJECT = Path(sandbox.__file__).parents[2]
+PROJECT = Path(deepcall_async.__file__).parents[1]
 
 USERS_TESTS = """
 import json
@@ -113,11 +114,34 @@ def test_the_marker_is_documented(pytester: pytest.Pytester) -> None:
     done.stdout.fnmatch_lines("@pytest.mark.deepcall_sandbox(groups=300, [*][*]options)*")
 
 
-def test_loading_the_plugin_does_not_load_the_sandbox(tmp_path: Path) -> None:
-    done = python(
-        tmp_path,
-        "-c",
-        "import sys, deepcall_async.pytest_plugin as plugin\n"
-        "assert 'deepcall_async.sandbox' not in sys.modules, plugin",
-    )
-    assert done.returncode == 0, done.stderr
+WRITE_MODULES = """
+import json
+import pathlib
+import sys
+
+
+def pytest_sessionstart():
+    pathlib.Path("started.json").write_text(json.dumps(sorted(sys.modules)))
+
+
+def pytest_unconfigure():
+    pathlib.Path("ended.json").write_text(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_a_run_that_does_not_ask_for_a_fixture_loads_nothing(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(WRITE_MODULES)
+    (tmp_path / "test_users.py").write_text("def test(): pass")
+    loaded = {}
+    for plugin in ("deepcall_async.pytest_plugin", "pytester"):
+        done = python(tmp_path, "-m", "pytest", "-p", plugin, "-p", "no:cacheprovider", "-q")
+        assert done.returncode == 0, done.stdout + done.stderr
+        for when in ("started", "ended"):
+            loaded[plugin, when] = {*json.loads((tmp_path / f"{when}.json").read_text())}
+    for when in ("started", "ended"):
+        more = loaded["deepcall_async.pytest_plugin", when] - loaded["pytester", when]
+        assert more == {
+            "deepcall_async",
+            "deepcall_async.pytest_plugin",
+            "deepcall_async.version",
+        }
