@@ -1,8 +1,4 @@
-"""A stateful DeepCall on a loopback port, for tests, demos and benchmarks.
-
-Law: the server's side only. JSON is written by hand from the vendor's pages and nothing of the
-package is imported but the demo data, so a misspelt field can never agree with itself.
-"""
+"""The sandbox's server: HTTP, authentication, and the faults it makes on request."""
 
 from __future__ import annotations
 
@@ -12,13 +8,15 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
 from aiohttp import web
 
-from deepcall_async.sandbox.demo import OWNER, Agent, Group, Relation, demo_account
+from deepcall_async.sandbox.account import OWNER, Account, Refused
+from deepcall_async.sandbox.demo import demo_account
 
 __all__ = ["Sandbox"]
 
@@ -40,33 +38,19 @@ _LOWEST_CODE = 1000  # DeepCall's codes begin where HTTP's end
 _JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 _NEVER_WAIT = 0.01  # seconds; aiohttp takes 0 for "wait for ever"
 
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_READS = frozenset({"list", "getGroupAgentRelation"})
+
+_Action = Callable[[Mapping[str, Any]], Mapping[str, object]]
+_encode = msgspec.json.encode
 
 
-class _Refused(Exception):
-    """An answer of the API, not a failure of the sandbox."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-
-
-def _utf8(text: str) -> bytes:
-    # A lone surrogate can be asked for in JSON's escapes and has no UTF-8.
-    return text.encode("utf-8", "replace")
-
-
-def _success(**fields: object) -> bytes:
-    return _to_json({"status": "success", **fields, "code": 200}).encode()
+def _success(fields: Mapping[str, object]) -> bytes:
+    return _encode({"status": "success", **fields, "code": 200})
 
 
 def _error(code: int) -> bytes:
     message = _MESSAGES.get(code, "Something went wrong")
-    return _to_json({"status": "error", "message": message, "code": code}).encode()
-
-
-def _listing(groups: Iterable[Group], *, labels: bool = True) -> bytes:
-    rows = ",".join([_group_json(group, labels=labels) for group in groups])
-    return _utf8(f'{{"status":"success","response":[{rows}],"code":200}}')
+    return _encode({"status": "error", "message": message, "code": code})
 
 
 def _parse(raw: bytes) -> dict[str, Any]:
@@ -75,60 +59,8 @@ def _parse(raw: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict) or not body:
-        raise _Refused(1047)
+        raise Refused(1047)
     return body
-
-
-def _number(value: object) -> int | None:
-    # The pages show ids as strings in the tables and as numbers in the samples: both are ids.
-    text = str(value).strip()
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
-
-
-def _id_list(value: object) -> list[int]:
-    numbers = [_number(item) for item in value] if isinstance(value, list) else [None]
-    if None in numbers:
-        raise _Refused(1000)
-    return list(dict.fromkeys(number for number in numbers if number is not None))
-
-
-def _required_name(body: Mapping[str, Any]) -> str:
-    name = body.get("name")
-    if name is None or name == "" or (isinstance(name, str) and not name.strip()):
-        raise _Refused(1501)
-    if not isinstance(name, str):
-        raise _Refused(1000)
-    return name
-
-
-def _matches(group: Group, name: object) -> bool:
-    # "When filtering groups by name, the search is case-insensitive": a search, so a part will do.
-    return not name or str(name).casefold() in group.name.casefold()
-
-
-def _group_json(group: Group, *, labels: bool = True) -> str:
-    head = (
-        f'{{"name":{_to_json(group.name)},"user_id":"{group.user_id}","create_by":"{OWNER}",'
-        f'"unique_id":{group.unique_id},"status":{group.status},"create_date":{group.create_date}'
-    )
-    return f'{head},"agents":[{",".join(map(_to_json, group.labels))}]}}' if labels else head + "}"
-
-
-def _relation_json(group: Group) -> str:
-    rows = [
-        f'{{"group_id":{group.unique_id if row.group_id is None else row.group_id},'
-        f'"agent_id":{row.agent_id},"receive_call":"{row.receive_call}","user_id":"{row.user_id}"}}'
-        for row in group.relations
-    ]
-    return f"[{','.join(rows)}]"
-
-
-def _roster_json(roster: Iterable[Agent]) -> bytes:
-    rows = [
-        {"name": agent.name, "unique_id": agent.unique_id, "user_id": agent.user_id}
-        for agent in roster
-    ]
-    return _to_json(rows).encode()
 
 
 class Sandbox:
@@ -193,26 +125,17 @@ class Sandbox:
         ssid_lifetime: int | None = None,
         agent_to_agent_call: bool = True,
     ) -> None:
-        account = demo_account(groups, agents, seed, int(time.time() if now is None else now))
+        demo = demo_account(groups, agents, seed, int(time.time() if now is None else now))
         self.latency = latency
         self.error_rate: dict[int, float] = dict(error_rate or {})
         self.drop_rate = drop_rate
         self.rate_limit = rate_limit
         self.ssid_lifetime = ssid_lifetime
         self.agent_to_agent_call = agent_to_agent_call
-        self.planted: dict[str, tuple[int, ...]] = account.planted
+        self.planted: dict[str, tuple[int, ...]] = demo.planted
         self.requests: Counter[str] = Counter()
 
-        self._groups = account.groups
-        self._names = {(group.user_id, group.name) for group in account.groups.values()}
-        self._last_suffix: dict[tuple[str, str], int] = {}
-        self._last_id = max(account.groups, default=0)
-        self._rosters = account.rosters
-        # A roster goes into every relation reply of its user, so it is encoded once.
-        self._roster_json = {
-            user_id: _roster_json(roster) for user_id, roster in account.rosters.items()
-        }
-        self._listing: bytes | None = None
+        self._account = Account(demo.groups, demo.rosters)
         self._now = now
 
         self._secrets = random.Random(f"secrets {seed}")  # noqa: S311 - a sandbox guards nothing
@@ -226,13 +149,13 @@ class Sandbox:
 
         self._port = port
         self._runner: web.ServerRunner | None = None
-        actions: dict[str, Callable[[dict[str, Any]], bytes]] = {
-            "add": self._add,
-            "update": self._update,
-            "delete": self._delete,
-            "list": self._list,
-            "getGroupAgentRelation": self._agent_relation,
-            "submitAssignGroupToAgent": self._assign_agents,
+        actions: dict[str, _Action] = {
+            "add": lambda body: self._account.add(body, self._unix_time()),
+            "update": self._account.update,
+            "delete": self._account.delete,
+            "list": self._account.list,
+            "getGroupAgentRelation": self._account.agent_relation,
+            "submitAssignGroupToAgent": self._account.assign_agents,
         }
         # The tables give the path with a slash at its end, the samples without: both are served.
         self._routes = {
@@ -298,7 +221,7 @@ class Sandbox:
             return web.Response(status=405, text="Use POST", headers={"Allow": "POST"})
         verb, action = route
         self.requests[verb] += 1
-        response = self._answer(action, await request.read())
+        response = self._answer(verb, action, await request.read())
         # Decided with the action, so that the order of arrival alone says who is dropped.
         drop = self._faults.random() < self.drop_rate if self.drop_rate else False
         if self.latency:
@@ -307,7 +230,7 @@ class Sandbox:
             request.transport.close()
         return response
 
-    def _answer(self, action: Callable[[dict[str, Any]], bytes], raw: bytes) -> web.Response:
+    def _answer(self, verb: str, action: _Action, raw: bytes) -> web.Response:
         wait = self._seconds_to_wait()
         if wait:
             return web.Response(status=429, text="", headers={"Retry-After": str(wait)})
@@ -315,16 +238,23 @@ class Sandbox:
         if injected is not None and injected < _LOWEST_CODE:
             return web.Response(status=injected, text=f"HTTP {injected}")
         try:
-            reply = self._reply(action, raw) if injected is None else _error(injected)
-        except _Refused as refused:
+            reply = self._reply(verb, action, raw) if injected is None else _error(injected)
+        except Refused as refused:
             reply = _error(refused.code)
         # The pages name no HTTP status for errors; every sample, good or bad, came with 200.
         return web.Response(body=reply, headers=_JSON_HEADERS)
 
-    def _reply(self, action: Callable[[dict[str, Any]], bytes], raw: bytes) -> bytes:
+    def _reply(self, verb: str, action: _Action, raw: bytes) -> bytes:
         body = _parse(raw)
         self._authenticate(body)
-        return action(body)
+        # "forward is used for permission checking. If false, it checks for AGENT_TO_AGENT_CALL."
+        forward = verb == "list" and body.get("forward") is True
+        if verb in _READS and not forward and not self.agent_to_agent_call:
+            raise Refused(1015)
+        return _success(action(body))
+
+    def _unix_time(self) -> int:
+        return int(time.time() if self._now is None else self._now)
 
     def _seconds_to_wait(self) -> int:
         rate = self.rate_limit
@@ -352,123 +282,17 @@ class Sandbox:
         by_token = "userId" in body or "token" in body
         # "When userId and token are used, ssid should not be present in the request."
         if by_token and "ssid" in body:
-            raise _Refused(1000)
+            raise Refused(1000)
         if by_token:
             if not body.get("userId") or not body.get("token"):
-                raise _Refused(1020)
+                raise Refused(1020)
             if (str(body["userId"]), str(body["token"])) != (self.user_id, self.token):
-                raise _Refused(1014)
+                raise Refused(1014)
             return
         if not body.get("ssid"):
-            raise _Refused(1020)
+            raise Refused(1020)
         ssid = str(body["ssid"])
         uses = self._ssid_uses.get(ssid)
         if uses is None or (self.ssid_lifetime is not None and uses >= self.ssid_lifetime):
-            raise _Refused(1014)
+            raise Refused(1014)
         self._ssid_uses[ssid] = uses + 1
-
-    def _required_group(self, body: Mapping[str, Any]) -> Group:
-        value = body.get("groupId")
-        if value is None or value == "":
-            raise _Refused(1502)
-        group = self._groups.get(_number(value) or 0)
-        if group is None:
-            raise _Refused(1503)
-        return group
-
-    def _free_name(self, user_id: str, name: str) -> str:
-        # "If a duplicate name is provided, a number will be appended to make it unique."
-        number = self._last_suffix.get((user_id, name), 0)
-        candidate = name
-        while (user_id, candidate) in self._names:
-            number += 1
-            candidate = f"{name}{number}"
-        self._last_suffix[user_id, name] = number
-        return candidate
-
-    def _add(self, body: dict[str, Any]) -> bytes:
-        name = self._free_name(OWNER, _required_name(body))
-        created = int(time.time() if self._now is None else self._now)
-        self._last_id += 1
-        self._groups[self._last_id] = Group(name, OWNER, self._last_id, 1, created)
-        self._names.add((OWNER, name))
-        self._listing = None
-        return _success(groupId=self._last_id)
-
-    def _update(self, body: dict[str, Any]) -> bytes:
-        group = self._required_group(body)
-        name = _required_name(body)
-        # The table gives `status` a default of 1: without it an inactive group becomes active.
-        status = _number(body.get("status", 1))
-        if status is None:
-            raise _Refused(1000)
-        self._names.remove((group.user_id, group.name))
-        group.name = self._free_name(group.user_id, name)
-        group.status = status
-        self._names.add((group.user_id, group.name))
-        self._listing = None
-        return _success(message="Group updated successfully")
-
-    def _delete(self, body: dict[str, Any]) -> bytes:
-        group = self._required_group(body)
-        # "All associated agent-group relations are also removed": they live in the group.
-        del self._groups[group.unique_id]
-        self._names.remove((group.user_id, group.name))
-        self._listing = None
-        return _success(message="Group deleted successfully")
-
-    def _list(self, body: dict[str, Any]) -> bytes:
-        # "forward is used for permission checking. If false, it checks for AGENT_TO_AGENT_CALL."
-        if body.get("forward") is not True and not self.agent_to_agent_call:
-            raise _Refused(1015)
-        # `groupid` in the table, `groupId` in the sample.
-        wanted = body.get("groupid") or body.get("groupId")
-        name, quick = body.get("name"), body.get("quick") is True
-        if not wanted and not name and not quick:
-            if self._listing is None:
-                self._listing = _listing(self._groups.values())
-            return self._listing
-        groups: Iterable[Group] = self._groups.values()
-        if wanted:
-            group = self._groups.get(_number(wanted) or 0)
-            groups = [] if group is None else [group]
-        # `quick` is "a quicker response with potentially less detailed information".
-        return _listing((g for g in groups if _matches(g, name)), labels=not quick)
-
-    def _agent_relation(self, body: dict[str, Any]) -> bytes:
-        if not self.agent_to_agent_call:
-            raise _Refused(1015)
-        group = self._required_group(body)
-        # The page calls `name` a filter and does not say what is left when nothing matches it.
-        if not _matches(group, body.get("name")):
-            raise _Refused(1503)
-        # "Must be set to true to receive data" while the group itself is always there: without it
-        # the two arrays are empty, which is also how a forgotten `quick` would go unnoticed.
-        quick = body.get("quick") is True
-        return b"".join(
-            (
-                b'{"status":"success","response":{"groupData":',
-                _utf8(_group_json(group)),
-                b',"agentData":',
-                self._roster_json[group.user_id] if quick else b"[]",
-                b',"relationData":',
-                _relation_json(group).encode() if quick else b"[]",
-                b'},"code":200}',
-            )
-        )
-
-    def _assign_agents(self, body: dict[str, Any]) -> bytes:
-        group = self._required_group(body)
-        members = _id_list(body.get("agent_unique_id"))
-        receivers = set(_id_list(body.get("receive_call", [])))
-        roster = {agent.unique_id: agent for agent in self._rosters[group.user_id]}
-        if not roster.keys() >= set(members) or not receivers <= set(members):
-            raise _Refused(1000)
-        # The page does not say whether members are replaced or added to.
-        group.relations = tuple(
-            Relation(agent_id, "Y" if agent_id in receivers else "N", group.user_id)
-            for agent_id in members
-        )
-        group.labels = tuple(roster[agent_id].label for agent_id in members)
-        self._listing = None
-        return _success(message="Group assigned to agent successfully")
