@@ -3,6 +3,6 @@
 It imports nothing else of the package, so that a mistake in the client cannot repeat itself here.
 """
 
-from deepcall_async.sandbox.server import Sandbox
+from deepcall_async.sandbox.server import Call, Sandbox
 
-__all__ = ["Sandbox"]
+__all__ = ["Call", "Sandbox"]

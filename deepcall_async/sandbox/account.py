@@ -1,16 +1,19 @@
 """The sandbox's account: its groups and agents, and the six actions of the Group API on them.
 
 Requests come in as decoded JSON, and replies go out as data to be encoded. There is no HTTP here,
-no authentication and no clock. Field names are the vendor's, written out once more: a mistake in
+and no authentication. Field names are the vendor's, written out once more: a mistake in
 the client's models cannot repeat itself here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+
+from deepcall_async.sandbox.checks import integer, text
+from deepcall_async.sandbox.clock import Clock
 
 __all__ = ["OWNER", "Account", "Agent", "Group", "Refused", "Relation"]
 
@@ -18,6 +21,7 @@ OWNER = "29791451"
 """The account's own user: it owns the vendor's example group and every group added later."""
 
 _INVALID_PARAMETERS = 1000
+_NO_DATA_FOUND = 1012
 _NAME_MISSING = 1501
 _GROUP_ID_MISSING = 1502
 _GROUP_UNAVAILABLE = 1503
@@ -73,26 +77,51 @@ class Account:
     Args:
         groups: the groups by id, as they are at first.
         rosters: the agents of each user, as they are at first.
+        clock: dates the groups that are added.
+        empty_is_no_data: let a list that finds nothing be refused with 1012 instead of empty.
     """
 
-    def __init__(self, groups: Mapping[int, Group], rosters: Mapping[str, Iterable[Agent]]) -> None:
-        self._groups = dict(groups)
-        self._rosters = {
-            user_id: {agent.unique_id: agent for agent in roster}
-            for user_id, roster in rosters.items()
+    def __init__(
+        self,
+        groups: Mapping[int, Group],
+        rosters: Mapping[str, Sequence[Agent]],
+        clock: Clock,
+        *,
+        empty_is_no_data: bool = False,
+    ) -> None:
+        self._first = groups, rosters
+        self._clock = clock
+        self._empty_is_no_data = empty_is_no_data
+        self.reset()
+        self.actions: dict[str, Callable[[Mapping[str, Any]], dict[str, object]]] = {
+            "add": self.add,
+            "update": self.update,
+            "delete": self.delete,
+            "list": self.list,
+            "getGroupAgentRelation": self.agent_relation,
+            "submitAssignGroupToAgent": self.assign_agents,
         }
+
+    def reset(self) -> None:
+        """Put groups and agents back as they were at first."""
+        groups, rosters = self._first
+        self._groups = dict(groups)
+        self._rosters: dict[str, dict[int, Agent]] = {OWNER: {}}
+        for user_id, roster in rosters.items():
+            self._rosters[user_id] = {agent.unique_id: agent for agent in roster}
         self._names = {(group.user_id, group.name) for group in groups.values()}
         self._last_suffix: dict[tuple[str, str], int] = {}
         self._last_group_id = max(groups, default=0)
+        self._last_agent_id = max((i for each in self._rosters.values() for i in each), default=0)
         # Every relation reply repeats a whole roster, so each is encoded once.
         self._roster_json: dict[str, msgspec.Raw] = {}
         self._listing: msgspec.Raw | None = None
 
-    def add(self, body: Mapping[str, Any], now: int) -> dict[str, object]:
-        """Add an active group, created ``now``."""
+    def add(self, body: Mapping[str, Any]) -> dict[str, object]:
+        """Add an active group."""
         name = self._free_name(OWNER, _required_name(body))
         self._last_group_id += 1
-        self._put(Group(name, OWNER, self._last_group_id, 1, now))
+        self._put(Group(name, OWNER, self._last_group_id, 1, self._clock.unix()))
         return {"groupId": self._last_group_id}
 
     def update(self, body: Mapping[str, Any]) -> dict[str, object]:
@@ -122,7 +151,7 @@ class Account:
         # `groupid` in the table, `groupId` in the sample.
         wanted = body.get("groupid") or body.get("groupId")
         name, quick = body.get("name"), body.get("quick") is True
-        if not wanted and not name and not quick:
+        if not wanted and not name and not quick and self._groups:
             if self._listing is None:
                 everything = list(map(_group_data, self._groups.values()))
                 self._listing = msgspec.Raw(msgspec.json.encode(everything))
@@ -132,6 +161,8 @@ class Account:
             group = self._groups.get(_number(wanted) or 0)
             groups = [] if group is None else [group]
         found = [_group_data(group) for group in groups if _matches(group, name)]
+        if not found and self._empty_is_no_data:
+            raise Refused(_NO_DATA_FOUND)
         if quick:  # "a quicker response with potentially less detailed information"
             for each in found:
                 del each["agents"]
@@ -169,6 +200,41 @@ class Account:
         labels = [roster[agent_id].label for agent_id in members]
         self._put(group._replace(relations=tuple(relations), labels=tuple(labels)))
         return {"message": "Group assigned to agent successfully"}
+
+    def add_agent(self, name: str) -> int:
+        """Put an agent on the login's own roster and return the agent's id."""
+        name = _encodable(text("name", name))
+        self._last_agent_id += 1
+        agent = Agent(self._last_agent_id, name, OWNER)
+        self._rosters[OWNER][agent.unique_id] = agent
+        self._roster_json.pop(OWNER, None)
+        return agent.unique_id
+
+    def add_group(self, name: str, members: Mapping[int, str], status: int) -> int:
+        """Add a group with members from the login's own roster and return the group's id."""
+        name = _encodable(text("name", name))
+        integer("status", status, 0)
+        roster = self._rosters[OWNER]
+        unknown = [agent_id for agent_id in members if agent_id not in roster]
+        if unknown:
+            raise ValueError(
+                f"no agent {unknown[0]!r} on the roster of user {OWNER}: add_agent returns the ids"
+            )
+        for flag in members.values():
+            if flag not in {"Y", "N"}:
+                raise ValueError(f'a member has "Y" or "N" for receive_call, not {flag!r}')
+        self._last_group_id += 1
+        group = Group(
+            self._free_name(OWNER, name),
+            OWNER,
+            self._last_group_id,
+            status,
+            self._clock.unix(),
+            tuple(roster[agent_id].label for agent_id in members),
+            tuple(Relation(agent_id, flag, OWNER) for agent_id, flag in members.items()),
+        )
+        self._put(group)
+        return group.unique_id
 
     def _put(self, group: Group) -> None:
         self._groups[group.unique_id] = group
@@ -248,6 +314,10 @@ def _required_name(body: Mapping[str, Any]) -> str:
         raise Refused(_NAME_MISSING)
     if not isinstance(name, str):
         raise Refused(_INVALID_PARAMETERS)
+    return _encodable(name)
+
+
+def _encodable(name: str) -> str:
     # JSON's escapes can ask for a lone surrogate, which has no UTF-8.
     return name.encode("utf-8", "replace").decode()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from deepcall_async.sandbox.account import OWNER, Agent, Group, Relation
+from deepcall_async.sandbox.checks import integer
 
 __all__ = ["BRANCH", "DemoAccount", "demo_account"]
 
@@ -319,10 +320,10 @@ def demo_account(groups: int, agents: int, seed: int, now: int) -> DemoAccount:
     Raises:
         ValueError: ``groups`` is negative or ``agents`` is below 60.
     """
-    if groups < 0:
-        raise ValueError("groups must not be negative")
-    if agents < _MIN_AGENTS:
-        raise ValueError(f"agents must be at least {_MIN_AGENTS}")
+    integer("groups", groups, 0)
+    integer("agents", agents, _MIN_AGENTS)
+    if groups == 0:
+        return DemoAccount({}, {}, {})
     rng = random.Random(seed)  # noqa: S311 - demo data
     rosters = {
         OWNER: tuple(Agent(agent_id, name, OWNER) for agent_id, name in _VENDOR_ROSTER),
