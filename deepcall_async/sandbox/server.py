@@ -191,7 +191,14 @@ class Sandbox(Settings):
     async def _stop(self) -> None:
         if self._runner is not None:
             runner, self._runner = self._runner, None
+            connections = runner.server.connections if runner.server is not None else []
+            transports = [each.transport for each in connections]
             await runner.cleanup()
+            # A TLS connection would wait for its peer's goodbye, and outlive the event loop.
+            for transport in transports:
+                if transport is not None:
+                    transport.abort()
+            await asyncio.sleep(0)
 
     @property
     def base_url(self) -> str:
