@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from deepcall_async.sandbox.checks import integer, text
+from deepcall_async.sandbox.checks import integer, mapping, text
 from deepcall_async.sandbox.clock import Clock
 
 __all__ = ["OWNER", "Account", "Agent", "Group", "Refused", "Relation"]
@@ -213,7 +213,8 @@ class Account:
     def add_group(self, name: str, members: Mapping[int, str], status: int) -> int:
         """Add a group with members from the login's own roster and return the group's id."""
         name = _encodable(text("name", name))
-        integer("status", status, 0)
+        integer("status", status, 0, 99)
+        members = mapping("members", members)
         roster = self._rosters[OWNER]
         unknown = [agent_id for agent_id in members if agent_id not in roster]
         if unknown:
@@ -221,7 +222,7 @@ class Account:
                 f"no agent {unknown[0]!r} on the roster of user {OWNER}: add_agent returns the ids"
             )
         for flag in members.values():
-            if flag not in {"Y", "N"}:
+            if flag not in ("Y", "N"):
                 raise ValueError(f'a member has "Y" or "N" for receive_call, not {flag!r}')
         self._last_group_id += 1
         group = Group(

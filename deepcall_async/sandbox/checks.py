@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["boolean", "integer", "json_object", "number", "text"]
+__all__ = ["boolean", "integer", "json_object", "mapping", "number", "text"]
 
 
 def boolean(name: str, value: object) -> bool:
@@ -33,6 +33,14 @@ def number(name: str, value: object, highest: float = 1e12) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= highest:
         raise ValueError(f"{name} must be a number from 0 to {highest:g}, not {value!r}")
     return float(value)
+
+
+def mapping(name: str, value: Any) -> dict[Any, Any]:
+    """Take whatever a dict can be made of, and return a dict of its own."""
+    try:
+        return dict(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a mapping, not {value!r}") from None
 
 
 def text(name: str, value: object) -> str:

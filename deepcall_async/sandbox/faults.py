@@ -13,12 +13,13 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from deepcall_async.sandbox.checks import boolean, integer, number
+from deepcall_async.sandbox.checks import boolean, integer, mapping, number
 from deepcall_async.sandbox.clock import Clock
 
 __all__ = ["Fault", "Faults", "Settings", "planned_fault"]
 
 _LOWEST_CODE = 1000  # DeepCall's codes begin where HTTP's end
+_HIGHEST_CODE = 99_999  # far above any that is documented
 _NO_FAULTS: Mapping[int, float] = MappingProxyType({})
 
 
@@ -34,7 +35,7 @@ def _probability(name: str, value: object) -> float:
 
 
 def _code(name: str, value: object) -> int:
-    return integer(name, value, _LOWEST_CODE)
+    return integer(name, value, _LOWEST_CODE, _HIGHEST_CODE)
 
 
 def _http_status(name: str, value: object) -> int:
@@ -45,13 +46,8 @@ def _http_status(name: str, value: object) -> int:
 def _error_rate(name: str, value: object) -> Mapping[int, float]:
     if value is None:
         return _NO_FAULTS
-    given: Any = value
-    try:
-        pairs = dict(given).items()
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must map codes to probabilities, not {value!r}") from None
     rates: dict[int, float] = {}
-    for code, rate in pairs:
+    for code, rate in mapping(name, value).items():
         known = isinstance(code, int) and code >= _LOWEST_CODE
         check = _code if known else _http_status
         rates[check(f"the key of {name}", code)] = _probability(f"{name}[{code!r}]", rate)

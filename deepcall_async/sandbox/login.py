@@ -10,10 +10,7 @@ from typing import Any
 from deepcall_async.sandbox.account import OWNER, Refused
 from deepcall_async.sandbox.clock import Clock
 
-__all__ = ["CREDENTIALS", "Login"]
-
-CREDENTIALS = frozenset({"ssid", "token", "userid"})
-"""The names of a request's credentials, in lower case and without underscores."""
+__all__ = ["Login"]
 
 _INVALID_PARAMETERS = 1000
 _TOKEN_INVALID = 1014

@@ -3,51 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import ssl
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from aiohttp import web
 
 from deepcall_async.sandbox import replies
 from deepcall_async.sandbox.account import Account, Refused
-from deepcall_async.sandbox.checks import boolean, integer, json_object, number
+from deepcall_async.sandbox.calls import Call, Calls
+from deepcall_async.sandbox.checks import boolean, integer, json_object, number, text
 from deepcall_async.sandbox.clock import Clock
 from deepcall_async.sandbox.control import PREFIX, control
 from deepcall_async.sandbox.demo import demo_account
 from deepcall_async.sandbox.faults import Fault, Faults, Settings, planned_fault
-from deepcall_async.sandbox.login import CREDENTIALS, Login
+from deepcall_async.sandbox.login import Login
 from deepcall_async.sandbox.tls import Certificates
 
-__all__ = ["Call", "Sandbox"]
+__all__ = ["Sandbox"]
 
 _HOST = "127.0.0.1"
 _DEFAULT_GROUPS = 300
-_CALLS_KEPT = 10_000
 _NEVER_WAIT = 0.01  # seconds; aiohttp takes 0 for "wait for ever"
 _READS = frozenset({"list", "getGroupAgentRelation"})
-
-
-class Call(NamedTuple):
-    """A request that came, and how it was answered.
-
-    Attributes:
-        endpoint: the endpoint's name in the URL, such as ``add``.
-        fields: the body's fields, credentials left out; empty if the body was no JSON object.
-        http_status: the answer's HTTP status; None if the connection was closed without an answer.
-        code: DeepCall's code, 200 for success. A request with any other, or with None, was not
-            carried out.
-    """
-
-    endpoint: str
-    fields: dict[str, Any]
-    http_status: int | None
-    code: int | None
 
 
 class Sandbox(Settings):
@@ -148,7 +132,7 @@ class Sandbox(Settings):
         self._account = Account(demo.groups, demo.rosters, self._clock, empty_is_no_data=empty)
         self._faults = Faults(seed, self._clock)
         self._login = Login(seed, self._clock)
-        self._calls: deque[Call] = deque(maxlen=_CALLS_KEPT)
+        self._calls = Calls()
         self._certificates = Certificates(_HOST, "localhost") if boolean("tls", tls) else None
         # Requests are carried out one at a time, and not while another thread changes something.
         self._lock = threading.Lock()
@@ -250,7 +234,7 @@ class Sandbox(Settings):
     def calls(self) -> tuple[Call, ...]:
         """The last 10,000 requests, oldest first, and how each was answered."""
         with self._lock:
-            return tuple(self._calls)
+            return self._calls.kept()
 
     def new_ssid(self) -> str:
         """Log in again: return a fresh session id, kept as ``ssid``; older ones stay valid."""
@@ -325,7 +309,7 @@ class Sandbox(Settings):
             ValueError: an argument is wrong, or nothing would happen.
         """
         endpoints = self._account.actions
-        if endpoint not in endpoints:
+        if text("endpoint", endpoint) not in endpoints:
             raise ValueError(f"no endpoint {endpoint!r}; there are {', '.join(endpoints)}")
         fault = planned_fault(code, http_status, drop, delay)
         with self._lock:
@@ -369,12 +353,18 @@ class Sandbox(Settings):
             if not request.path.startswith(PREFIX):
                 return web.Response(status=404, text="Not found")
             status, reply = control(self, request.method, request.path, await request.read())
-            body = replies.encode(reply)
-            return web.Response(status=status, body=body, headers=replies.JSON_HEADERS)
+            # The standard library encodes whatever it has decoded, also what has no UTF-8.
+            body = json.dumps(reply)
+            return web.Response(status=status, text=body, content_type="application/json")
         if request.method != "POST":
             return web.Response(status=405, text="Use POST", headers={"Allow": "POST"})
         self.requests[endpoint] += 1
-        raw = await request.read()
+        try:
+            raw = await request.read()
+        except web.HTTPRequestEntityTooLarge as refused:
+            with self._lock:
+                self._calls.record(endpoint, {}, refused.status, None)
+            raise
         with self._lock:
             fault, response = self._answer(endpoint, json_object(raw) or {})
         delay = self.latency + fault.delay
@@ -389,8 +379,8 @@ class Sandbox(Settings):
         fault = self._faults.next(endpoint, self)
         code = fault.code
         if fault.http_status is not None and code is None:
-            text = "" if fault.http_status == 429 else f"HTTP {fault.http_status}"
-            response = web.Response(status=fault.http_status, text=text)
+            said = "" if fault.http_status == 429 else f"HTTP {fault.http_status}"
+            response = web.Response(status=fault.http_status, text=said)
             if fault.retry_after is not None:
                 response.headers["Retry-After"] = str(fault.retry_after)
         else:
@@ -401,8 +391,7 @@ class Sandbox(Settings):
             # The pages name no HTTP status for errors; every sample, good or bad, came with 200.
             status = fault.http_status or 200
             response = web.Response(status=status, body=reply, headers=replies.JSON_HEADERS)
-        fields = {name: value for name, value in body.items() if not _is_secret(name)}
-        self._calls.append(Call(endpoint, fields, None if fault.drop else response.status, code))
+        self._calls.record(endpoint, body, None if fault.drop else response.status, code)
         return fault, response
 
     def _reply(self, endpoint: str, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -420,7 +409,3 @@ class Sandbox(Settings):
         forward = endpoint == "list" and body.get("forward") is True
         if endpoint in _READS and not forward and not self.agent_to_agent_call:
             raise Refused(1015)
-
-
-def _is_secret(name: str) -> bool:
-    return name.replace("_", "").casefold() in CREDENTIALS
