@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from deepcall_async import DeepCall
     from deepcall_async.sandbox import Sandbox
 
-__all__ = ["deepcall_client", "deepcall_sandbox", "deepcall_sandbox_factory"]
+__all__ = [
+    "SandboxFactory",
+    "deepcall_client",
+    "deepcall_sandbox",
+    "deepcall_sandbox_factory",
+]
 
 SandboxFactory: TypeAlias = "Callable[..., AbstractContextManager[Sandbox]]"
 

@@ -34,10 +34,10 @@ class Login:
     def reset(self) -> None:
         """Begin anew, with the same token and the same first session id."""
         self._secrets = random.Random(f"secrets {self._seed}")  # noqa: S311 - guards nothing
-        self.token = self._new_secret()
+        self.token: str = self._new_secret()
         self._uses: dict[str, int] = {}
         self._given_at: dict[str, float] = {}
-        self.ssid = self.new_ssid()
+        self.ssid: str = self.new_ssid()
 
     def new_ssid(self) -> str:
         """Give out a fresh session id; older ones stay valid."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ["JSON_HEADERS", "encode", "error", "success"]
+__all__ = ["JSON_HEADERS", "error", "success"]
 
 JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 
@@ -27,15 +27,13 @@ _MESSAGES = {
     1503: "Group not found or not authorized",
 }
 
-encode = msgspec.json.encode
-
 
 def success(fields: Mapping[str, object]) -> bytes:
     """Encode a success reply with an action's fields."""
-    return encode({"status": "success", **fields, "code": 200})
+    return msgspec.json.encode({"status": "success", **fields, "code": 200})
 
 
 def error(code: int) -> bytes:
     """Encode an error reply; a code that DeepCall does not document is one too."""
     message = _MESSAGES.get(code, "Something went wrong")
-    return encode({"status": "error", "message": message, "code": code})
+    return msgspec.json.encode({"status": "error", "message": message, "code": code})

@@ -25,6 +25,6 @@ class Certificates:
                 "tls=True needs an extra: pip install 'deepcall-async[sandbox-tls]'", name="trustme"
             ) from None
         authority = trustme.CA(organization_name="deepcall-async sandbox")
-        self.ca_pem = authority.cert_pem.bytes().decode("ascii")
-        self.server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.ca_pem: str = authority.cert_pem.bytes().decode("ascii")
+        self.server_context: ssl.SSLContext = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(*addresses).configure_cert(self.server_context)
