@@ -73,9 +73,9 @@ def deepcall_client(deepcall_sandbox: Sandbox) -> Iterator[DeepCall]:
         ssl=deepcall_sandbox.ssl_context() if secure else None,
     )
     yield client
-    # Not an asynchronous fixture: each plugin would want it marked in its own way. A loop that has
-    # ended has closed the connections; one that serves more tests waits to be run again.
-    loop = client._session.pool._loop  # noqa: SLF001 - only this plugin, as runners do, owns none
+    # Each asyncio plugin wants asynchronous fixtures marked in its own way, so this is none. A loop
+    # that has ended has closed the connections already. One that serves more tests is idle here.
+    loop = client._session.pool._loop  # noqa: SLF001 - no user has to ask a client for its loop
     if loop is not None and not loop.is_closed():
         loop.run_until_complete(client.aclose())
 
