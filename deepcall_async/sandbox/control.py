@@ -15,9 +15,9 @@ from deepcall_async.sandbox.checks import json_object
 if TYPE_CHECKING:
     from deepcall_async.sandbox.server import Sandbox
 
-__all__ = ["PREFIX", "control"]
+__all__ = ["control", "is_control"]
 
-PREFIX = "/_sandbox/"
+_PREFIX = "/_sandbox/"
 
 _METHODS = (
     "add_agent",
@@ -29,6 +29,11 @@ _METHODS = (
     "expire_ssid",
 )
 _ROUTES = ("GET ", "GET calls", "POST settings", *(f"POST {method}" for method in _METHODS))
+
+
+def is_control(path: str) -> bool:
+    """Whether a URL's path is one of these routes, with or without a slash at its end."""
+    return f"{path}/".startswith(_PREFIX)
 
 
 def control(sandbox: Sandbox, method: str, path: str, raw: bytes) -> tuple[int, dict[str, Any]]:
@@ -43,9 +48,9 @@ def control(sandbox: Sandbox, method: str, path: str, raw: bytes) -> tuple[int, 
     Returns:
         The HTTP status, and the reply: ``result``, or ``error`` with the reason.
     """
-    route = f"{method} {path.removeprefix(PREFIX)}"
+    route = f"{method} {path.removeprefix(_PREFIX.rstrip('/')).strip('/')}"
     if route not in _ROUTES:
-        known = ", ".join(each.replace(" ", f" {PREFIX}") for each in _ROUTES)
+        known = ", ".join(each.replace(" ", f" {_PREFIX}") for each in _ROUTES)
         return 404, {"error": f"no such route; there are {known}"}
     try:
         return 200, {"result": _result(sandbox, route, _arguments(raw))}

@@ -20,7 +20,7 @@ from deepcall_async.sandbox.account import Account, Refused
 from deepcall_async.sandbox.calls import Call, Calls
 from deepcall_async.sandbox.checks import boolean, integer, json_object, number, text
 from deepcall_async.sandbox.clock import Clock
-from deepcall_async.sandbox.control import PREFIX, control
+from deepcall_async.sandbox.control import control, is_control
 from deepcall_async.sandbox.demo import demo_account
 from deepcall_async.sandbox.faults import Fault, Faults, Settings, planned_fault
 from deepcall_async.sandbox.login import Login
@@ -350,7 +350,7 @@ class Sandbox(Settings):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         endpoint = self._routes.get(request.path)
         if endpoint is None:
-            if not request.path.startswith(PREFIX):
+            if not is_control(request.path):
                 return web.Response(status=404, text="Not found")
             status, reply = control(self, request.method, request.path, await request.read())
             # The standard library encodes whatever it has decoded, also what has no UTF-8.

@@ -632,6 +632,10 @@ async def test_another_language_can_do_the_same(http: aiohttp.ClientSession) -> 
             "settings": settings,
         }
 
+        for url in ("/_sandbox", "/_sandbox/calls/"):
+            async with http.get(server.base_url + url) as response:
+                assert response.status == 200
+
         assert await ask("reset") is None
         assert (await call("list"))["response"] == []
         assert [each.endpoint for each in server.calls] == ["list"], "control is no call"
@@ -640,6 +644,7 @@ async def test_another_language_can_do_the_same(http: aiohttp.ClientSession) -> 
 @pytest.mark.parametrize(
     ("method", "route", "body", "status", "says"),
     [
+        ("POST", "", b"", 404, "GET /_sandbox/"),
         ("GET", "nothing", b"", 404, "POST /_sandbox/add_agent"),
         ("GET", "reset", b"", 404, "no such route"),
         ("POST", "calls", b"", 404, "GET /_sandbox/calls"),

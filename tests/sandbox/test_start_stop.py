@@ -20,9 +20,10 @@ from deepcall_async.sandbox import Sandbox
 from tests.support.caller import Caller
 
 
-def test_a_connection_that_its_client_holds_open_does_not_outlive_the_sandbox() -> None:
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_that_its_client_holds_open_does_not_outlive_the_sandbox(loop: str) -> None:
     for tls in (True, False):
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=pytest.importorskip(loop).new_event_loop) as runner:
             server = runner.run(Sandbox(groups=0, tls=tls).__aenter__())
             host, port = server.base_url.rpartition("/")[2].split(":")
 
@@ -168,3 +169,18 @@ def test_after_kill_its_port_can_be_taken_at_once(tmp_path: Path) -> None:
             process.wait(10)
             client.close()
     assert list(tmp_path.iterdir()) == [], "nothing is written to disk"
+
+
+def test_it_loads_nothing_of_the_client() -> None:
+    program = (
+        "import sys, deepcall_async.sandbox\n"
+        "print(*sorted(n for n in sys.modules if n.startswith('deepcall_async')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    first, sandbox, *others = done.stdout.split()
+    assert (first, sandbox) == ("deepcall_async", "deepcall_async.sandbox")
+    assert {each for each in others if not each.startswith("deepcall_async.sandbox.")} == {
+        "deepcall_async.version"
+    }
