@@ -178,7 +178,7 @@ class Sandbox(Settings):
             connections = runner.server.connections if runner.server is not None else []
             transports = [each.transport for each in connections]
             await runner.cleanup()
-            # A TLS connection would wait for its peer's goodbye, and outlive the event loop.
+            # Closing over TLS waits for the peer's close_notify, longer than the loop lives.
             for transport in transports:
                 if transport is not None:
                     transport.abort()
