@@ -1,6 +1,6 @@
-"""What rules read: a snapshot, indexed once.
+"""A snapshot, indexed once, for the rules to read.
 
-Law: one pass over the relations, linear in their number; rules then look up and never search.
+One pass over the relations, linear in their number. Rules then look up and never search.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from deepcall_async.audit.config import Mute, Thresholds
+from deepcall_async.audit.config import Thresholds
 from deepcall_async.audit.finding import Finding
 from deepcall_async.audit.labels import agent_label, group_label
+from deepcall_async.audit.mutes import Mute
 from deepcall_async.audit.snapshot import Snapshot
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
 
@@ -65,7 +66,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
     Args:
         snapshot: the run's raw result.
         thresholds: where to draw lines.
-        now: when the account was looked at; None when nobody said, and then nothing is too old.
+        now: when the account was looked at; None when unknown: then nothing counts as old.
         groups: the groups that were read, by id.
         known: the record of every group that the run knows of, read or not.
         agents: every agent of every roster, by id.

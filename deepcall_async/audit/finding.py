@@ -1,6 +1,6 @@
-"""What an audit has to say: findings, and how grave they are.
+"""Findings and their severities.
 
-Law: plain frozen data. Nothing here knows a rule or a format.
+Plain frozen data. Nothing here knows a rule or a format.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from msgspec import Struct
 __all__ = ["SEVERITIES", "Evidence", "Finding", "Hit", "Severity", "rank"]
 
 Severity: TypeAlias = Literal["critical", "high", "medium", "low", "info"]
-"""How grave a finding is."""
+"""How severe a finding is."""
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "low", "info")
-"""All severities, gravest first."""
+"""All severities, most severe first."""
 
 Evidence: TypeAlias = dict[str, Any]
 """The facts behind a finding, as JSON can hold them."""
@@ -24,7 +24,7 @@ _RANK = {severity: place for place, severity in enumerate(SEVERITIES)}
 
 
 def rank(severity: Severity) -> int:
-    """Place a severity: 0 is the gravest."""
+    """Place a severity: 0 is the most severe."""
     return _RANK[severity]
 
 
@@ -66,5 +66,5 @@ class Finding(Struct, frozen=True, kw_only=True, omit_defaults=False):
 
     @property
     def identity(self) -> tuple[str, str, int | None, int | None, str]:
-        """What makes it the same finding in another run; one that got graver is another."""
+        """What makes it the same finding in another run; one that became more severe is another."""
         return (self.rule, self.severity, self.group_id, self.agent_id, self.key)

@@ -1,6 +1,6 @@
-"""What a rule is.
+"""What a rule is: a pure function from a `Context` to hits, with the texts that explain it.
 
-Law: a rule is a pure function from a `Context` to hits, with the words that explain it beside it.
+No rule stands here; they are in ``rules``.
 """
 
 from __future__ import annotations

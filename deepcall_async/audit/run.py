@@ -1,7 +1,7 @@
 """An audit of a live account.
 
-Law: the one module of the audit that is not pure. It talks through the client it is given, reads
-the clock, and writes nothing: every line of the record goes to the caller as it arises.
+The only module of the audit that does I/O: it sends requests through the client it is given and
+reads the clock. It writes no file: each line of the record is handed to the caller.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
-from deepcall_async.audit.config import Mute, Thresholds
+from deepcall_async.audit.config import Thresholds
+from deepcall_async.audit.engine import audit, check_choice
 from deepcall_async.audit.formats.jsonl import LineWriter, tail
-from deepcall_async.audit.report import Health, Report, audit, check_choice
+from deepcall_async.audit.mutes import Mute
+from deepcall_async.audit.report import Health, Report
 from deepcall_async.audit.rule import Rule
 from deepcall_async.audit.rules import RULES
 from deepcall_async.audit.snapshot import FailedLookup, RunInfo, Snapshot, SnapshotBuilder
@@ -97,15 +99,15 @@ async def run_audit(
     )
     record = _Record(run, thresholds, on_line)
     if group_ids is None:
-        record.builder.listed(await dc.groups.list())
+        record.builder.add_groups(await dc.groups.list())
     else:
-        record.builder.asked(_checked(group_ids))
+        record.builder.add_asked(_checked(group_ids))
     asked = record.builder.snapshot().asked
-    record.emit(record.writer.asked(asked))
+    record.emit(record.writer.asked_line(asked))
     known = resume.relations if resume is not None else {}
     for group_id in asked:
         if group_id in known:
-            record.read(group_id, known[group_id])
+            record.add_relation(group_id, known[group_id])
     missing = [group_id for group_id in asked if group_id not in known]
     try:
         async with fan_out(
@@ -117,9 +119,9 @@ async def run_audit(
         ) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome, Ok):
-                    record.read(outcome.key, outcome.value)
+                    record.add_relation(outcome.key, outcome.value)
                 else:
-                    record.failed(outcome.key, outcome.error, listed=group_ids is None)
+                    record.add_failure(outcome.key, outcome.error, listed=group_ids is None)
     except TooManyFailures:
         pass  # the report says what was not looked up
     after = dc.stats
@@ -145,7 +147,7 @@ async def run_audit(
 
 
 class _Record:
-    """Keeps what lands, and passes on its lines."""
+    """Keeps what was read, and hands its lines on."""
 
     def __init__(
         self, run: RunInfo, thresholds: Thresholds, on_line: Callable[[bytes], object] | None
@@ -153,27 +155,27 @@ class _Record:
         self.builder = SnapshotBuilder(run)
         self.writer = LineWriter()
         self._on_line = on_line
-        self.emit(self.writer.run(run, thresholds))
+        self.emit(self.writer.run_line(run, thresholds))
 
     def emit(self, line: bytes) -> None:
         if self._on_line is not None:
             self._on_line(line)
 
-    def read(self, group_id: int, relation: GroupAgentRelation) -> None:
-        held = self.builder.read(group_id, relation)
+    def add_relation(self, group_id: int, relation: GroupAgentRelation) -> None:
+        held = self.builder.add_relation(group_id, relation)
         if self._on_line is not None:
-            for line in self.writer.read(group_id, held):
+            for line in self.writer.relation_lines(group_id, held):
                 self._on_line(line)
 
-    def failed(self, group_id: int, error: DeepCallError, *, listed: bool) -> None:
+    def add_failure(self, group_id: int, error: DeepCallError, *, listed: bool) -> None:
         group = self.builder.group(group_id)
         if listed and isinstance(error, GroupUnavailable):
-            self.builder.gone(group_id)
-            self.emit(self.writer.gone(group_id, group))
+            self.builder.add_gone(group_id)
+            self.emit(self.writer.gone_line(group_id, group))
             return
         failure = FailedLookup.of(error)
-        self.builder.failed(group_id, failure)
-        self.emit(self.writer.failed(group_id, group, failure))
+        self.builder.add_failure(group_id, failure)
+        self.emit(self.writer.failure_line(group_id, group, failure))
 
 
 def _checked(group_ids: Iterable[int]) -> Iterator[int]:

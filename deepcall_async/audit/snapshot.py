@@ -1,7 +1,7 @@
 """An account as one run saw it.
 
-Law: plain data, and a builder that adds outcomes as they come, holding each roster once. Where the
-outcomes come from, and when, is the caller's.
+Plain data, and a builder that adds outcomes as they arrive and keeps each roster once. No I/O: the
+caller decides where the outcomes come from, and when.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FailedLookup(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: DeepCallError) -> FailedLookup:
-        """Take down what an error says of itself."""
+        """Record what an error says."""
         code = error.code if isinstance(error, ApiError) else None
         said = error.message if isinstance(error, ApiError) else ""
         status = error.http_status if isinstance(error, ApiError | UnexpectedReply) else None
@@ -78,7 +78,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     cut_short: bool = False
 
     def __repr__(self) -> str:
-        # In few words: before Python 3.13, `asyncio.run` makes the repr of what it returns.
+        # Short: before Python 3.13, `asyncio.run` makes the repr of what it returns.
         read, failed = len(self.relations), len(self.failed)
         return f"Snapshot({len(self.asked)} groups: {read} read, {failed} failed)"
 
@@ -103,11 +103,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             The snapshot; listed groups without an outcome count as not looked up.
         """
         builder = SnapshotBuilder(run)
-        builder.listed(groups)
+        builder.add_groups(groups)
         for group_id, relation in (relations or {}).items():
-            builder.read(group_id, relation)
+            builder.add_relation(group_id, relation)
         for group_id, error in (failed or {}).items():
-            builder.failed(group_id, FailedLookup.of(error))
+            builder.add_failure(group_id, FailedLookup.of(error))
         return builder.snapshot()
 
     @property
@@ -140,7 +140,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 
 class SnapshotBuilder:
-    """Gathers a run's outcomes as they land; equal rosters are held once.
+    """Collects a run's outcomes as they arrive; equal rosters are kept once.
 
     Args:
         run: where and when the run began.
@@ -157,25 +157,25 @@ class SnapshotBuilder:
         # holds the roster, so that its id stays its own.
         self._by_identity: dict[int, tuple[Agent, ...]] = {}
         self._by_value: dict[tuple[Agent, ...], tuple[Agent, ...]] = {}
-        self._words: dict[str, str] = {}
+        self._strings: dict[str, str] = {}
 
-    def listed(self, groups: Iterable[Group]) -> None:
-        """Note the groups of the account's list: all of them are asked for."""
+    def add_groups(self, groups: Iterable[Group]) -> None:
+        """Add the groups of the account's list: all of them are to be looked up."""
         for group in groups:
-            self.unread(group.unique_id, group)
+            self.add_unread(group.unique_id, group)
 
-    def unread(self, group_id: int, group: Group | None) -> None:
-        """Note what is known of a group that is asked for but not read yet."""
+    def add_unread(self, group_id: int, group: Group | None) -> None:
+        """Add what is known of a group that is to be looked up but is not read yet."""
         self._asked[group_id] = None
         if group is not None and group_id not in self._relations:
             self._unread[group_id] = group
 
-    def asked(self, group_ids: Iterable[int]) -> None:
-        """Note ids that are asked for, whether or not a list named them."""
+    def add_asked(self, group_ids: Iterable[int]) -> None:
+        """Add ids that are to be looked up, whether or not a list named them."""
         self._asked.update(dict.fromkeys(group_ids))
 
-    def read(self, group_id: int, relation: GroupAgentRelation) -> GroupAgentRelation:
-        """Note a relation that was read.
+    def add_relation(self, group_id: int, relation: GroupAgentRelation) -> GroupAgentRelation:
+        """Add a relation that was read.
 
         Args:
             group_id: the id asked for.
@@ -195,13 +195,13 @@ class SnapshotBuilder:
         self._relations[group_id] = held
         return held
 
-    def failed(self, group_id: int, failure: FailedLookup) -> None:
-        """Note a lookup that failed."""
+    def add_failure(self, group_id: int, failure: FailedLookup) -> None:
+        """Add a lookup that failed."""
         self._asked[group_id] = None
         self._failed[group_id] = failure
 
-    def gone(self, group_id: int) -> None:
-        """Note a listed group that was no longer there when it was looked up."""
+    def add_gone(self, group_id: int) -> None:
+        """Add a listed group that no longer existed when it was looked up."""
         self._asked[group_id] = None
         self._gone.add(group_id)
 
@@ -211,7 +211,7 @@ class SnapshotBuilder:
         return relation.group if relation is not None else self._unread.get(group_id)
 
     def snapshot(self, *, cut_short: bool = False) -> Snapshot:
-        """Give what was gathered so far.
+        """Return what was collected so far.
 
         Args:
             cut_short: the run ended before it knew which groups there are.
@@ -234,10 +234,10 @@ class SnapshotBuilder:
         return shared
 
     def _compact(self, row: AgentRelation) -> AgentRelation:
-        # A decoder makes each word anew; a large account repeats a handful of them a million times.
-        words = self._words
-        flag = words.setdefault(row.receive_call, row.receive_call)
-        user = row.user_id if row.user_id is None else words.setdefault(row.user_id, row.user_id)
+        # A decoder makes each string anew; a large account repeats a few of them a million times.
+        strings = self._strings
+        flag = strings.setdefault(row.receive_call, row.receive_call)
+        user = row.user_id if row.user_id is None else strings.setdefault(row.user_id, row.user_id)
         return AgentRelation(
             group_id=row.group_id, agent_id=row.agent_id, receive_call=flag, user_id=user
         )

@@ -52,7 +52,7 @@ def test_the_verdict_says_incomplete_first() -> None:
     assert not report.complete
     assert report.verdict.startswith("Incomplete: 2 of 3 groups could not be read. ")
     assert "Every active group that was read has someone" in report.verdict
-    assert (report.groups, report.read, report.failed, report.pending) == (3, 1, 2, 0)
+    assert (report.groups, report.read_count, report.failed, report.pending) == (3, 1, 2, 0)
 
 
 def test_the_verdict_says_what_was_not_looked_up() -> None:
@@ -279,7 +279,7 @@ def test_a_builder_holds_equal_rosters_once() -> None:
     builder = SnapshotBuilder()
     for group_id in (1, 2, 3):
         roster = tuple(Agent(unique_id=i, name=f"Agent {i}") for i in range(5))
-        builder.read(group_id, relation(group_id, "Y", roster=roster))
+        builder.add_relation(group_id, relation(group_id, "Y", roster=roster))
     assert len(builder.snapshot().rosters) == 1
 
 

@@ -40,9 +40,9 @@ from tests.support.audit_accounts import (
 
 def _gone(*group_ids: int) -> Snapshot:
     builder = SnapshotBuilder()
-    builder.listed(Group(unique_id=i, name=f"Group {i}") for i in group_ids)
+    builder.add_groups(Group(unique_id=i, name=f"Group {i}") for i in group_ids)
     for group_id in group_ids:
-        builder.gone(group_id)
+        builder.add_gone(group_id)
     return builder.snapshot()
 
 

@@ -171,7 +171,7 @@ async def test_too_many_failures_end_the_run_with_a_report() -> None:
         report = await run_audit(dc, max_failures=3, concurrency=2, on_line=fail_from_now_on)
     assert not report.complete
     assert 4 <= report.failed < 10
-    assert report.failed + report.pending + report.read == report.groups == 300
+    assert report.failed + report.pending + report.read_count == report.groups == 300
     assert "were not looked up" in report.verdict
 
 

@@ -1,6 +1,6 @@
 """All formats by name.
 
-Law: a table from a format's name to the pure function that writes it.
+A table from a format's name to the pure function that writes it. No format imports a rule.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A report as one HTML file that a person opens.
 
-Law: pure, report to string. What is shown is chosen here, how it looks stands in
-``report.html.jinja``, and that template escapes every value. Jinja2 is imported on first use.
+Pure, report to string. What is shown is chosen here; how it looks stands in ``report.html.jinja``,
+``report.css`` and ``report.js`` beside this module. The template escapes every value. Jinja2 is
+imported on first use.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from html import escape
+from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -138,7 +140,7 @@ def to_html(report: Report) -> str:
         rules=[rule for rule in report.rules if rule.id in fired],
         health=tuple(_health(report)),
         thresholds=asdict(report.context.thresholds),
-        steps=range(1, _BAR_STEPS + 1),
+        **_assets(),
     )
 
 
@@ -157,14 +159,19 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["digest"] = _digest
     environment.filters["clean"] = clean
     return environment.get_template("report.html.jinja")
 
 
-def _digest(text: str) -> str:
-    """Name a script or a style as a Content-Security-Policy does, so that no other can run."""
-    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+@cache
+def _assets() -> dict[str, str]:
+    """The style sheet and the script, and their hashes for the Content-Security-Policy."""
+    found: dict[str, str] = {}
+    for name, file in (("style", "report.css"), ("script", "report.js")):
+        text = files("deepcall_async.audit.formats").joinpath(file).read_text("utf-8")
+        digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        found |= {name: text, f"{name}_digest": f"sha256-{digest}"}
+    return found
 
 
 def _title(report: Report) -> str:
@@ -305,7 +312,7 @@ def _health(report: Report) -> Iterator[tuple[str, str]]:
         yield "Requests", f"{health.requests:,}"
     if health.retries is not None:
         yield "Retries", f"{health.retries:,}"
-    yield "Groups read", f"{report.read:,} of {report.groups:,}"
+    yield "Groups read", f"{report.read_count:,} of {report.groups:,}"
     yield "Lookups failed", f"{report.failed:,}"
     if report.pending:
         yield "Not looked up", f"{report.pending:,}"

@@ -1,6 +1,6 @@
 """A report as JUnit XML, for the CI services that show it.
 
-Law: pure, report to string, always well-formed. A rule is a suite; each of its findings is a case
+Pure, report to string, always well-formed. A rule is a suite; each of its findings is a case
 that fails, with a name that stays the same from run to run; a rule without findings is one that
 passes.
 """

@@ -1,6 +1,6 @@
 """The objects that a run's record is made of, as JSON holds them.
 
-Law: shapes only, those of ``schema.json`` beside this module; a field may be added, never renamed.
+Shapes only, those of ``schema.json`` beside this module. A field may be added, never renamed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A report as text: an aligned table, CSV, Markdown.
 
-Law: pure, report to string. Every value is made harmless for the reader of that format.
+Pure functions, report to string. Every value is made harmless for the reader of that format.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from io import StringIO
 import msgspec
 
 from deepcall_async.audit.finding import Finding
-from deepcall_async.audit.labels import UNSEEN, clean, count
+from deepcall_async.audit.labels import clean, count
 from deepcall_async.audit.report import Report
+from deepcall_async.redaction import printable
 
 __all__ = ["TABLE_COLUMNS", "table_rows", "to_csv", "to_markdown", "to_table"]
 
@@ -41,10 +42,10 @@ def table_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
     """
     fixes = {rule.id: rule.fix for rule in report.rules}
     for finding in report.findings:
-        message = UNSEEN.sub("?", finding.message)
+        message = printable(finding.message)
         if finding.new:
             message = f"[new] {message}"
-        yield finding.severity, clean(finding.rule), message, UNSEEN.sub("?", fixes[finding.rule])
+        yield finding.severity, clean(finding.rule), message, printable(fixes[finding.rule])
 
 
 def to_table(report: Report) -> str:
@@ -142,7 +143,7 @@ def _cell(value: str | int | None) -> str | int | None:
 
 def _escaped(text: str) -> str:
     """Make text mean itself in a Markdown table's cell."""
-    text = UNSEEN.sub("?", text)
+    text = printable(text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _MARKDOWN.sub(r"\\\1", text)
     # An "@name" would notify somebody, and a bare address would become a link.

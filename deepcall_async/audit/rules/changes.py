@@ -1,6 +1,6 @@
 """The rules about what changed since a baseline (D) and about the run itself (X).
 
-Law: one small pure function per rule, with its words beside it. What a run did not see is never
+One small pure function for each rule, with its texts beside it. What a run did not read is never
 taken for gone.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from deepcall_async.audit.config import Mute, MuteIndex
 from deepcall_async.audit.context import Context
 from deepcall_async.audit.finding import Hit
 from deepcall_async.audit.labels import agent_label, capped, clean, count, group_label
+from deepcall_async.audit.mutes import Mute, MuteIndex
 from deepcall_async.audit.rule import rule
 from deepcall_async.models import Agent
 

@@ -1,6 +1,6 @@
 """The rules about one group's cover (G) and about groups' names (N).
 
-Law: one small pure function per rule, with its words beside it.
+One small pure function for each rule, with its texts beside it.
 """
 
 # ruff: noqa: D103  (what a rule means stands beside its function)
@@ -15,8 +15,9 @@ from math import inf
 
 from deepcall_async.audit.context import Context, GroupView, created_seconds, in_milliseconds
 from deepcall_async.audit.finding import Hit
-from deepcall_async.audit.labels import UNSEEN, capped, count, listing
+from deepcall_async.audit.labels import capped, count, listing
 from deepcall_async.audit.rule import rule
+from deepcall_async.redaction import printable
 
 __all__ = [
     "duplicate_name",
@@ -305,7 +306,7 @@ def name_hygiene(context: Context) -> Iterator[Hit]:
     for group_id, group in context.known.items():
         if not group.name.strip():
             wrong = "a blank name"
-        elif UNSEEN.search(group.name):
+        elif printable(group.name) != group.name:
             wrong = "characters in its name that nobody can see"
         elif group.name != group.name.strip():
             wrong = "spaces at the edge of its name"
