@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-__all__ = ["SEVERITIES", "Evidence", "Finding", "Hit", "Severity", "rank"]
+__all__ = ["SEVERITIES", "Evidence", "Finding", "Hit", "Identity", "Severity", "rank"]
 
 Severity: TypeAlias = Literal["critical", "high", "medium", "low", "info"]
 """How severe a finding is."""
@@ -19,6 +19,9 @@ SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "low", "info")
 
 Evidence: TypeAlias = dict[str, Any]
 """The facts behind a finding, as JSON can hold them."""
+
+Identity: TypeAlias = tuple[str, str, int | None, int | None, str]
+"""Rule, severity, group, agent and key: what makes a finding the same in another run."""
 
 _RANK = {severity: place for place, severity in enumerate(SEVERITIES)}
 
@@ -51,8 +54,10 @@ class Hit(Struct, frozen=True, kw_only=True):
 class Finding(Struct, frozen=True, kw_only=True, omit_defaults=False):
     """One thing that one rule found.
 
-    ``new`` says whether the baseline lacked it; None without a baseline. ``key`` tells apart
-    findings of one rule about the same group and agent.
+    ``new`` says whether the baseline lacked it; None without a baseline, or when the baseline had
+    not read the groups concerned. ``key`` tells apart findings of one rule about the same group
+    and agent. ``count`` is how many findings this one stands for: more than one when many of a
+    rule were folded, and then ``evidence`` holds all their ids.
     """
 
     rule: str
@@ -63,8 +68,9 @@ class Finding(Struct, frozen=True, kw_only=True, omit_defaults=False):
     evidence: Evidence
     key: str = ""
     new: bool | None = None
+    count: int = 1
 
     @property
-    def identity(self) -> tuple[str, str, int | None, int | None, str]:
+    def identity(self) -> Identity:
         """What makes it the same finding in another run; one that became more severe is another."""
         return (self.rule, self.severity, self.group_id, self.agent_id, self.key)

@@ -11,11 +11,18 @@ from msgspec import Struct
 
 from deepcall_async.audit.context import Context
 from deepcall_async.audit.finding import SEVERITIES, Finding, Severity, rank
+from deepcall_async.audit.labels import count
 from deepcall_async.audit.mutes import Muted
 from deepcall_async.audit.rule import Rule
 from deepcall_async.audit.snapshot import Snapshot
 
-__all__ = ["Action", "Health", "Report"]
+__all__ = ["ASK_AGAIN", "RING_NOBODY", "Action", "Health", "Report"]
+
+ASK_AGAIN = "Run again with --resume, which asks only for what is missing."
+"""What to do about a report that is not complete."""
+
+RING_NOBODY = ("G001", "G002")
+_WENT_DARK = "D001"
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -27,20 +34,22 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class Action(Struct, frozen=True, kw_only=True):
-    """One thing to do, for all findings of one rule and severity."""
+    """One thing to do, for all ``count`` findings of one rule and severity."""
 
     rule: Rule
     severity: Severity
     findings: tuple[Finding, ...]
+    count: int
 
 
 class Report(Struct, frozen=True, kw_only=True, eq=False):
     """What an audit found, most severe first.
 
-    ``verdict`` sums it up in a sentence or two. ``rules`` are those that ran; ``context``
-    is the indexed snapshot that they ran on. With ``new_only`` the findings that the baseline had
-    as well were left out. ``resolved`` counts what the baseline had and this report has not; it is
-    None without a baseline, or when the account was not read whole.
+    ``verdict`` sums it up in a few sentences. ``rules`` are those that ran; ``context`` is the
+    indexed snapshot that they ran on. Many findings of one rule below "high" are one here. With
+    ``new_only`` the findings that the baseline had as well were left out. ``resolved`` counts what
+    the baseline had and this report has not; it is None without a baseline, or when the account was
+    not read whole.
     """
 
     findings: tuple[Finding, ...]
@@ -92,6 +101,28 @@ class Report(Struct, frozen=True, kw_only=True, eq=False):
         return len(self.snapshot.pending)
 
     @property
+    def dark(self) -> tuple[int, ...]:
+        """The active groups that were read and ring nobody, whatever rules and mutes leave out."""
+        return tuple(view.id for view in self.context.active() if not view.receivers)
+
+    @property
+    def incomplete(self) -> str:
+        """What is missing, as a sentence; blank when nothing is."""
+        snapshot = self.snapshot
+        if snapshot.complete:
+            return ""
+        if snapshot.cut_short:
+            return "Incomplete: the run ended before the groups were listed."
+        asked, failed, pending = self.groups, self.failed, self.pending
+        parts = []
+        if failed:
+            parts.append(f"{failed:,} of {count(asked, 'group')} could not be read")
+        if pending:
+            of = "" if failed else f" of {count(asked, 'group')}"
+            parts.append(f"{pending:,}{of} {'was' if pending == 1 else 'were'} not looked up")
+        return f"Incomplete: {' and '.join(parts)}."
+
+    @property
     def counts(self) -> dict[Severity, int]:
         """The number of findings by severity, most severe first, zeros included."""
         found = Counter(finding.severity for finding in self.findings)
@@ -116,14 +147,24 @@ class Report(Struct, frozen=True, kw_only=True, eq=False):
     def actions(self, limit: int = 5) -> tuple[Action, ...]:
         """Give the most urgent things to do: by severity, then by how much each one mends.
 
+        A group that rings nobody is named once, even when it went dark since the baseline.
+
         Args:
             limit: how many to give at most.
         """
+        dark = {finding.group_id for finding in self.findings if finding.rule in RING_NOBODY}
         found: dict[tuple[Severity, str], list[Finding]] = {}
         for finding in self.findings:
-            found.setdefault((finding.severity, finding.rule), []).append(finding)
-        order = sorted(found.items(), key=lambda item: (rank(item[0][0]), -len(item[1])))
-        return tuple(
-            Action(rule=self.rule(rule_id), severity=severity, findings=tuple(findings))
-            for (severity, rule_id), findings in order[:limit]
-        )
+            if finding.rule != _WENT_DARK or finding.group_id not in dark:
+                found.setdefault((finding.severity, finding.rule), []).append(finding)
+        actions = [
+            Action(
+                rule=self.rule(rule_id),
+                severity=severity,
+                findings=tuple(findings),
+                count=sum(finding.count for finding in findings),
+            )
+            for (severity, rule_id), findings in found.items()
+        ]
+        actions.sort(key=lambda action: (rank(action.severity), -action.count))
+        return tuple(actions[:limit])

@@ -12,10 +12,18 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
+from deepcall_async.audit.labels import clean
 from deepcall_async.errors import ApiError, DeepCallError, UnexpectedReply
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
 
-__all__ = ["FailedLookup", "RunInfo", "Snapshot", "SnapshotBuilder", "merged"]
+__all__ = [
+    "FailedLookup",
+    "RunInfo",
+    "Snapshot",
+    "SnapshotBuilder",
+    "merged",
+    "require_same_account",
+]
 
 
 class FailedLookup(Struct, frozen=True, kw_only=True):
@@ -123,6 +131,14 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         return tuple(found.values())
 
     @property
+    def user_ids(self) -> frozenset[str]:
+        """The users whom the groups and relations belong to, as far as that is said."""
+        found = {group.user_id for group in self.groups}
+        for relation in self.relations.values():
+            found.update([row.user_id for row in relation.relations])
+        return frozenset(user_id for user_id in found if user_id)
+
+    @property
     def pending(self) -> tuple[int, ...]:
         """The ids asked for that have no outcome: the run ended before their turn."""
         done = self.relations.keys() | self.failed.keys() | self.gone
@@ -156,7 +172,7 @@ class SnapshotBuilder:
         # Equal rosters nearly always come as the same object, which costs no hashing. The entry
         # holds the roster, so that its id stays its own.
         self._by_identity: dict[int, tuple[Agent, ...]] = {}
-        self._by_value: dict[tuple[Agent, ...], tuple[Agent, ...]] = {}
+        self._by_value: dict[frozenset[Agent], tuple[Agent, ...]] = {}
         self._strings: dict[str, str] = {}
 
     def add_groups(self, groups: Iterable[Group]) -> None:
@@ -188,7 +204,8 @@ class SnapshotBuilder:
         self._asked[group_id] = None
         self._failed.pop(group_id, None)
         self._gone.discard(group_id)
-        group = merged(relation.group, self._unread.pop(group_id, None))
+        known = self._unread.pop(group_id, None) or self.group(group_id)
+        group = merged(relation.group, known)
         held = GroupAgentRelation(
             group, self._shared(relation.agents), tuple(map(self._compact, relation.relations))
         )
@@ -229,7 +246,8 @@ class SnapshotBuilder:
     def _shared(self, roster: tuple[Agent, ...]) -> tuple[Agent, ...]:
         shared = self._by_identity.get(id(roster))
         if shared is None:
-            shared = self._by_value.setdefault(roster, roster)
+            # The order is the server's choice: the same agents in another order are one roster.
+            shared = self._by_value.setdefault(frozenset(roster), roster)
             self._by_identity[id(shared)] = shared
         return shared
 
@@ -258,3 +276,34 @@ def merged(group: Group, listed: Group | None) -> Group:
         if getattr(group, field) is None and (value := getattr(listed, field)) is not None
     }
     return replace(group, **found) if found else group
+
+
+def require_same_account(earlier: Snapshot, now: Snapshot, role: str) -> None:
+    """Refuse an earlier run of another service or account.
+
+    An account is its base URL and the user ids that its groups and relations carry. What a
+    snapshot does not say is not compared; a sandbox has another address each time.
+
+    Args:
+        earlier: the earlier run.
+        now: the present one, as far as it is known.
+        role: what the earlier one is used as, for the message.
+
+    Raises:
+        ValueError: they are of different accounts.
+    """
+    if not (earlier.asked or earlier.run.base_url):
+        return  # an empty one is of nobody
+    said = f"the {role} is of another account"
+    if earlier.run.base_url and now.run.base_url:
+        if earlier.run.sandbox != now.run.sandbox:
+            raise ValueError(f"{said}: one of them is the sandbox's")
+        urls = [run.base_url.rstrip("/").casefold() for run in (earlier.run, now.run)]
+        if not now.run.sandbox and urls[0] != urls[1]:
+            raise ValueError(f"{said}: it was of {earlier.run.base_url}, not of {now.run.base_url}")
+    if not (earlier.run.whole_account or now.run.whole_account):
+        return  # of an account with several users, each run may hold the groups of one
+    users, others = earlier.user_ids, now.user_ids
+    if users and others and users.isdisjoint(others):
+        shown = [clean(min(ids)) for ids in (users, others)]
+        raise ValueError(f"{said}: its groups belong to user {shown[0]}, not to {shown[1]}")

@@ -89,7 +89,8 @@ async def test_the_record_is_the_report() -> None:
     assert json.loads(lines[-1])["type"] == "summary"
     assert len(progress) == GROUPS
     assert (progress[-1].done, progress[-1].total) == (GROUPS, GROUPS)
-    assert report.health.requests == GROUPS + 1
+    # The list, every group, and once more those whose labels differ from their relations.
+    assert report.health.requests == 1 + GROUPS + len(server.planted["R004"])
     assert report.health.retries == 0
     for secret in secrets:
         for text in (*lines, render(report, "html"), render(report, "json")):
@@ -131,7 +132,8 @@ async def test_failed_lookups_make_the_report_incomplete_and_resume_asks_only_fo
         before = server.requests["getGroupAgentRelation"]
         again: list[bytes] = []
         resumed = await run_audit(dc, resume=read_jsonl(lines), on_line=again.append)
-        assert server.requests["getGroupAgentRelation"] - before == len(failed)
+        asked = server.requests["getGroupAgentRelation"] - before
+        assert asked == len(failed) + len(server.planted["R004"])
     assert resumed.complete
     assert read_jsonl(again) == resumed.snapshot
     assert resumed.snapshot.run.resumed_from == report.snapshot.run.started
@@ -148,7 +150,7 @@ async def test_a_run_that_was_killed_loses_only_what_was_in_flight() -> None:
             raise Killed
         lines.append(line)
 
-    async with demo() as (_, dc):
+    async with demo() as (server, dc):
         with pytest.raises(Killed):
             await run_audit(dc, on_line=write)
         record = b"".join(lines) + b'{"type":"group","group_id":'
@@ -157,8 +159,9 @@ async def test_a_run_that_was_killed_loses_only_what_was_in_flight() -> None:
         assert 20 < len(earlier.relations) < 30
         report = await run_audit(dc, resume=earlier)
     assert report.complete
-    # The list, and what is missing.
-    assert report.health.requests == 1 + GROUPS - len(earlier.relations)
+    # The list, what is missing, and once more those whose labels differ from their relations.
+    missing = GROUPS - len(earlier.relations)
+    assert report.health.requests == 1 + missing + len(server.planted["R004"])
 
 
 async def test_too_many_failures_end_the_run_with_a_report() -> None:

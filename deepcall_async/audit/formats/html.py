@@ -274,7 +274,7 @@ def _action(action: Action) -> _Action:
         rule=action.rule.id,
         fix=action.rule.fix,
         meaning=action.rule.meaning,
-        number=len(action.findings),
+        number=action.count,
         examples=tuple(finding.message for finding in action.findings[:3]),
     )
 

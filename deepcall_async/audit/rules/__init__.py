@@ -40,8 +40,12 @@ RULES: tuple[Rule, ...] = (
     changes.receivers_lost,
     changes.appeared_or_vanished,
     changes.changed,
+    changes.members_changed,
+    changes.agent_renamed,
+    changes.switched_off,
     changes.lookup_failed,
     changes.changed_mid_run,
     changes.stale_mute,
+    changes.rule_failed,
 )
-"""All rules that ship, G001 to X003. Add your own: ``audit(snapshot, rules=(*RULES, mine))``."""
+"""All rules that ship, G001 to X004. Add your own: ``audit(snapshot, rules=(*RULES, mine))``."""

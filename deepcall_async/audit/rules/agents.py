@@ -38,11 +38,10 @@ def _names(views: list[GroupView]) -> str:
     "medium",
     meaning="An agent of the account is in no group, so no group's calls can reach them.",
     fix="Assign the agent to a group, or remove the agent.",
+    many="agents are in no group",
+    whole_account=True,
 )
 def in_no_group(context: Context) -> Iterator[Hit]:
-    # A group that was not read, or not asked for, may be the one the agent is in.
-    if not context.whole:
-        return
     for agent_id, agent in context.agents.items():
         if agent_id not in context.memberships:
             yield Hit(message=f"{agent_label(agent_id, agent)} is in no group.", agent_id=agent_id)
@@ -54,6 +53,8 @@ def in_no_group(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="An agent is in groups but receives calls in none of them.",
     fix="Turn on receive-call for the agent, or take the agent out.",
+    many="agents are in groups and receive calls in none",
+    whole_account=True,
 )
 def never_receives(context: Context) -> Iterator[Hit]:
     for agent_id, views in context.memberships.items():
@@ -74,6 +75,7 @@ def never_receives(context: Context) -> Iterator[Hit]:
     "low",
     meaning="An agent receives calls in more groups than the threshold allows.",
     fix="Turn off receive-call for the agent in some of the groups.",
+    many="agents receive calls in too many groups",
 )
 def overloaded(context: Context) -> Iterator[Hit]:
     most = context.thresholds.overloaded
@@ -95,6 +97,7 @@ def overloaded(context: Context) -> Iterator[Hit]:
     "high",
     meaning="Several active groups hang on one and the same agent.",
     fix="Turn on receive-call for someone else in each of these groups.",
+    whole_account=True,
 )
 def key_person(context: Context) -> Iterator[Hit]:
     alone: defaultdict[int, list[GroupView]] = defaultdict(list)
@@ -120,6 +123,7 @@ def key_person(context: Context) -> Iterator[Hit]:
     "low",
     meaning="Agents have the same name, but for case and edge spaces: easily taken for each other.",
     fix="Give each agent a name of their own, or remove the double.",
+    many="names are shared by several agents",
 )
 def twin_agents(context: Context) -> Iterator[Hit]:
     same: defaultdict[str, list[int]] = defaultdict(list)

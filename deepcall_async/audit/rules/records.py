@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from deepcall_async.audit.context import Context
+from deepcall_async.audit.context import Context, GroupView, receives
 from deepcall_async.audit.finding import Hit
-from deepcall_async.audit.labels import capped, clean, listing
+from deepcall_async.audit.labels import capped, clean, count, listing
 from deepcall_async.audit.rule import rule
+from deepcall_async.models import Group
 
 __all__ = [
     "bad_flag",
     "duplicate_relation",
     "label_drift",
+    "labelled_agents",
     "tenant_mismatch",
     "unknown_agent",
     "wrong_group",
@@ -77,6 +79,7 @@ def wrong_group(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="A group lists an agent twice; if the flags conflict, nobody knows whether calls ring.",
     fix="Assign the group's agents anew, each once.",
+    many="relations are listed more than once",
 )
 def duplicate_relation(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
@@ -107,13 +110,12 @@ def duplicate_relation(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="A group's own list of agents differs from the relations that calls follow.",
     fix="Assign the group's agents anew, so that both records are written together.",
+    many="groups have a list of agents that differs from their relations",
 )
 def label_drift(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
-        labelled = {
-            label.agent_id for label in view.group.agent_labels if label.agent_id is not None
-        }
-        if labelled == view.members:
+        labelled = labelled_agents(view.group)
+        if labelled is None or labelled == view.members:
             continue
         only_labels, only_rows = labelled - view.members, view.members - labelled
         parts = [
@@ -129,6 +131,13 @@ def label_drift(context: Context) -> Iterator[Hit]:
                 "only_in_relations": capped(only_rows),
             },
         )
+
+
+def labelled_agents(group: Group) -> set[int] | None:
+    """Say which agents a group's own record names; None when it does not say, or not clearly."""
+    ids = [label.agent_id for label in group.agent_labels]
+    known = {agent_id for agent_id in ids if agent_id is not None}
+    return known if ids and None not in ids else None
 
 
 @rule(
@@ -163,19 +172,47 @@ def tenant_mismatch(context: Context) -> Iterator[Hit]:
     "R006",
     "bad-flag",
     "medium",
-    meaning="A relation's receive-call flag is neither Y nor N: nobody can tell if calls ring.",
+    meaning="A relation's receive-call flag is written as neither Y nor N.",
     fix="Assign the agent anew with receive-call on or off.",
+    many="relations have a flag that is neither Y nor N",
 )
 def bad_flag(context: Context) -> Iterator[Hit]:
-    for view in context.groups.values():
-        if view.members.isdisjoint(context.unclear):
+    odd = [(view, _odd_flags(view)) for view in context.groups.values()]
+    spelled = Counter(row.receive_call for view in context.groups.values() for row in view.rows)
+    for flag in ("Y", "N"):
+        others = {each for each in spelled if receives(each) is (flag == "Y")}
+        if len(others) != 1 or flag in others:
             continue
-        odd = {r.agent_id: r.receive_call for r in view.rows if r.receive_call not in ("Y", "N")}
-        for agent_id, flag in odd.items():
-            shown = clean(flag) if flag.strip() else "blank"
+        # One spelling throughout is how the service writes the flag: one finding, not thousands.
+        (spelling,) = others
+        if spelled[spelling] > 1:
             yield Hit(
-                message=f"{view.label} has {view.agent(agent_id)} flagged {shown}, not Y or N.",
+                message=(
+                    f"The service writes {clean(spelling)} for {flag} throughout, in "
+                    f"{count(spelled[spelling], 'relation')}; it is read as {flag}."
+                ),
+                evidence={"receive_call": spelling, "relations": spelled[spelling]},
+                key=flag,
+            )
+            odd = [
+                (view, {i: each for i, each in found.items() if each != spelling})
+                for view, found in odd
+            ]
+    for view, found in odd:
+        for agent_id, flag in found.items():
+            shown = clean(flag) if flag.strip() else "blank"
+            meant = {True: "; read as Y", False: "; read as N", None: ""}[receives(flag)]
+            yield Hit(
+                message=(
+                    f"{view.label} has {view.agent(agent_id)} flagged {shown}, not Y or N{meant}."
+                ),
                 group_id=view.id,
                 agent_id=agent_id,
                 evidence={"receive_call": flag},
             )
+
+
+def _odd_flags(view: GroupView) -> dict[int, str]:
+    return {
+        row.agent_id: row.receive_call for row in view.rows if row.receive_call not in ("Y", "N")
+    }
