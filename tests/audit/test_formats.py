@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Iterator
 from datetime import date
 from html.parser import HTMLParser
 from io import StringIO
@@ -23,13 +24,16 @@ from deepcall_async.audit import (
     FORMATS,
     RULES,
     TABLE_COLUMNS,
+    Context,
     Format,
     Health,
+    Hit,
     Mute,
     Report,
     Snapshot,
     audit,
     render,
+    rule,
     table_rows,
 )
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
@@ -242,7 +246,15 @@ SHAPES = {
     *(("span", "class"), ("svg", "aria-hidden", "class", "preserveaspectratio", "viewbox")),
     *(("table", "class"), ("table", "class", "data-sort"), ("table", "class", "data-sort", "id")),
     *(("td", "class"), ("th", "scope"), ("tr", "class"), ("ul", "aria-label", "class")),
-    ("ul", "class"),
+    *(
+        ("ul", "class"),
+        ("a", "href"),
+        ("details",),
+        ("summary",),
+        ("p", "id"),
+        ("tr", "class", "id"),
+    ),
+    ("dl", "class"),
 }
 
 
@@ -364,10 +376,58 @@ def test_the_page_stays_under_half_a_megabyte(name: str) -> None:
     page = _html(report)
     assert len(page.encode()) < 500_000
     parsed = _Page(page)
-    (number,) = re.findall(r"The ([\d,]+) gravest of", parsed.text)
+    (number,) = re.findall(r"The ([\d,]+) most severe of", parsed.text)
     shown = int(number.replace(",", ""))
     assert 300 < shown <= 2_000
     assert f"The other {len(report.findings) - shown:,} stand in the JSONL report." in parsed.text
+
+
+def test_each_thing_to_do_leads_to_its_findings(report: Report) -> None:
+    page = _html(report)
+    parsed = _Page(page)
+    links = {str(attrs["href"]) for attrs in parsed.named("a") if attrs.get("class") == "rule"}
+    assert "#G002" in links
+    for link in links:
+        (row,) = re.findall(rf"<tr class=\w id={link[1:]}>(.*)", page)
+        assert f"<td>{link[1:]}<td>" in row
+
+
+def test_a_users_rule_cannot_break_the_links() -> None:
+    @rule('x y" onload=1', "odd", "high", meaning="It is odd.", fix="Even it out.")
+    def odd(context: Context) -> Iterator[Hit]:
+        yield Hit(message="odd")
+
+    parsed = _Page(_html(audit(account(relation(1)), rules=(*RULES, odd), now=NOW)))
+    assert all("onload" not in attrs for _, attrs in parsed.tags)
+    assert "odd" in parsed.text
+
+
+def test_the_page_tells_who_is_in_the_groups_with_findings(report: Report) -> None:
+    page = _html(report)
+    text = _Page(page).text
+    assert "Sales, EU (1): 0 of 4 receive calls Receive calls: nobody." in text
+    assert "Do not receive calls: Agent 1 (1), Agent 2 (2), Agent 3 (3) and Agent 4 (4)." in text
+    assert "=cmd() (2): 1 of 1 receive calls" in text
+    assert "Group D (3): 4 of 4" not in text  # nothing was found in it
+    assert "<a href=#g1>1</a>" in page
+    assert page.count("id=g1>") == 1
+
+
+def test_the_page_explains_its_words(report: Report) -> None:
+    parsed = _Page(_html(report))
+    for word in ("Group", "Agent", "Receives calls", "Cover", "thin is fewer than 3"):
+        assert word in parsed.text
+    assert {"href": "#glossary"} in parsed.named("a")
+
+
+def test_the_heat_map_shows_the_groups_at_risk() -> None:
+    safe = [relation(i, "YYYY") for i in range(3, 8)]
+    page = _html(audit(account(relation(1, "NN"), relation(2, "YN"), *safe), now=NOW))
+    heat = page[page.index('id="heat"') : page.index('id="drift"')]
+    assert "Groups at risk" in heat
+    assert re.findall(r"<th scope=col><span>(.*?)</span>", heat) == ["Group B (1)", "Group C (2)"]
+    calm = _Page(_html(audit(account(*safe), now=NOW))).text
+    assert "No group that has agents is at risk; these are the largest: 5 of 5" in calm
 
 
 def test_the_heat_map_is_no_larger_than_sixty_by_sixty() -> None:
@@ -384,10 +444,14 @@ def test_the_page_says_what_cover_each_group_has() -> None:
         failed={6: refused()},
     )
     text = _Page(_html(audit(snapshot, now=NOW))).text
-    for words in ("rings nobody 0 2 1", "one agent 1 2 2", "thin 2 3 3", "good 3 3 4"):
+    for words in ("0 2 rings nobody 1", "1 2 one agent 2", "2 3 thin 3", "3 3 good 4"):
         assert words in text
-    assert "inactive 1 1 5" in text
+    assert "1 1 inactive 5" in text
     assert "not read 6" in text
+    assert (
+        "(no name) 0 0 rings nobody 7"
+        in _Page(_html(audit(account(relation(7, "", name=" ")), now=NOW))).text
+    )
 
 
 def test_only_the_page_needs_jinja() -> None:
