@@ -79,7 +79,8 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
         agents: every agent of every roster, by id.
         memberships: the groups an agent is in, by agent id.
         receiving: the groups an agent receives calls in, by agent id.
-        unclear: agents with a flag that means neither Y nor N.
+        flagged: agents whom a flag wants to receive calls, or whose flag is unclear; whether or not
+            calls ring them.
         whole_rosters: whether a reply's roster is the whole account's (or one of its users'), not
             only the agents of the group.
         before: the same of the baseline; None without one.
@@ -93,7 +94,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
     agents: dict[int, Agent]
     memberships: dict[int, list[GroupView]]
     receiving: dict[int, list[GroupView]]
-    unclear: frozenset[int]
+    flagged: frozenset[int]
     whole_rosters: bool
     before: Context | None = None
 
@@ -148,7 +149,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
         groups: dict[int, GroupView] = {}
         memberships: dict[int, list[GroupView]] = {}
         receiving: dict[int, list[GroupView]] = {}
-        unclear: set[int] = set()
+        flagged: set[int] = set()
         whole_rosters = False
         for group_id, relation in snapshot.relations.items():
             view = _view(group_id, relation, rosters[id(relation.agents)])
@@ -157,7 +158,9 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
                 memberships.setdefault(agent_id, []).append(view)
             for agent_id in view.receivers:
                 receiving.setdefault(agent_id, []).append(view)
-            unclear.update(r.agent_id for r in view.rows if receives(r.receive_call) is None)
+            flagged.update(
+                [row.agent_id for row in view.rows if receives(row.receive_call) is not False]
+            )
             whole_rosters = whole_rosters or not view.roster.keys() <= view.members
         return cls(
             snapshot=snapshot,
@@ -172,7 +175,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
             agents=agents,
             memberships=memberships,
             receiving=receiving,
-            unclear=frozenset(unclear),
+            flagged=frozenset(flagged),
             whole_rosters=whole_rosters,
             before=before,
         )

@@ -224,6 +224,10 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
             account(relation(1, {1: "N", 2: "Y"}), relation(2, {1: "Y"})),
         ),
         (relation(1, "YYN"), relation(1, "YYy")),
+        (relation(1, "YYN"), relation(1, "YY?")),
+        # Whom the roster lacks is R001's, whatever the flag.
+        (relation(1, "YN"), relation(1, "YN", roster=agents(1))),
+        (relation(1, "YN"), relation(1, {1: "Y", 2: "Y"}, roster=agents(1))),
         (account(relation(1, "YYN")), account(relation(1, "YYN"), whole=False)),
         (account(relation(1, "YYN")), account(relation(1, "YYN"), failed={9: refused()})),
     ],

@@ -58,7 +58,8 @@ def in_no_group(context: Context) -> Iterator[Hit]:
 )
 def never_receives(context: Context) -> Iterator[Hit]:
     for agent_id, views in context.memberships.items():
-        if agent_id not in context.receiving and agent_id not in context.unclear:
+        # An agent whom no roster lists is R001's.
+        if agent_id not in context.flagged and agent_id in context.agents:
             yield Hit(
                 message=(
                     f"{context.agent(agent_id)} is in {count(len(views), 'group')} "

@@ -37,12 +37,14 @@ __all__ = [
 def unknown_agent(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
         for agent_id in sorted(view.members.difference(view.roster)):
-            rings = ", and calls ring them" if agent_id in view.receivers else ""
+            flags = {row.receive_call for row in view.rows if row.agent_id == agent_id}
+            lost = any(map(receives, flags))
+            rings = ", and who should receive calls" if lost else ""
             yield Hit(
                 message=f"{view.label} has agent {agent_id}, whom the roster does not list{rings}.",
                 group_id=view.id,
                 agent_id=agent_id,
-                evidence={"receives": agent_id in view.receivers, "roster": len(view.roster)},
+                evidence={"receive_call": sorted(flags), "roster": len(view.roster)},
             )
 
 
