@@ -1,6 +1,6 @@
-"""The way into the command, with or without what it needs.
+"""The entry point of the ``deepcall`` command.
 
-Law: it finds out whether the extra is installed, and says how to install it; nothing else.
+It checks that the extra ``cli`` is installed, says how to install it if not, and runs the command.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """The ``deepcall`` command."""
 
-from deepcall_async.cli.audit import run
+from deepcall_async.cli.app import run
 
 __all__ = ["run"]

@@ -1,7 +1,7 @@
 """The files that the command reads and writes: credentials, mutes, earlier runs, reports.
 
-Law: bytes and where they come from or go; "-" is stdin or stdout. What is wrong with a file is said
-with its name. What is in it is read and made in ``audit``; what it looks like, in ``terminal``.
+"-" is stdin or stdout. An error about a file names the file. What the content means is decided in
+``audit``; how it looks on a terminal, in ``terminal``.
 """
 
 from __future__ import annotations

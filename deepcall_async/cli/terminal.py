@@ -1,7 +1,7 @@
-"""What a person at a terminal sees: tables, the progress of a run, errors.
+"""What a person at a terminal sees: tables, the progress of a run, messages.
 
-Law: presentation with rich, and nothing decided. Data goes to stdout, all else to stderr; names
-come from a server and are shown as text, never as markup or control characters.
+It presents with rich and decides nothing. Data goes to stdout, all else to stderr. Names come from
+a server: they are shown as text, never as markup or control characters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from deepcall_async.fanout import Progress
 
-__all__ = ["Observer", "ProgressStyle", "printable", "progress_display", "show_table"]
+__all__ = ["Observer", "ProgressStyle", "printable", "progress_display", "say", "show_table"]
 
 ProgressStyle = Literal["auto", "bar", "lines", "none"]
 
@@ -48,6 +48,11 @@ class Observer(Protocol):
 def printable(text: str) -> str:
     """Make a name fit for a terminal: escape what could move the cursor or break the line."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def say(text: str) -> None:
+    """Print a message for the user on stderr."""
+    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_table(

@@ -1,0 +1,5 @@
+"""The exit codes of the command."""
+
+__all__ = ["FOUND", "INCOMPLETE", "INTERRUPTED", "UNAUTHENTICATED", "USAGE"]
+
+FOUND, USAGE, INCOMPLETE, UNAUTHENTICATED, INTERRUPTED = 1, 2, 3, 4, 130
