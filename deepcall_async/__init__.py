@@ -1,6 +1,6 @@
 """An asyncio client for DeepCall's Group API.
 
-Law: the face of the package. It gathers the public names and defines nothing.
+The public names are gathered here, and none is defined here.
 """
 
 from deepcall_async.client import DeepCall, GroupsAPI
@@ -14,6 +14,7 @@ from deepcall_async.errors import (
     ConnectionLost,
     DeepCallError,
     GroupUnavailable,
+    NoData,
     OutcomeUnknown,
     PermissionDenied,
     RateLimited,
@@ -36,8 +37,8 @@ from deepcall_async.models import (
     Member,
 )
 from deepcall_async.pacing import Adaptive
+from deepcall_async.pool import Stats
 from deepcall_async.retry import RetryPolicy
-from deepcall_async.session import Stats
 from deepcall_async.version import __version__
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "GroupUnavailable",
     "GroupsAPI",
     "Member",
+    "NoData",
     "Ok",
     "Outcome",
     "OutcomeUnknown",

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import ContextVar
 
 from msgspec import Struct
 
 from deepcall_async.errors import ApiError, DeepCallError, RateLimited, RequestTimeout
 
-__all__ = ["Adaptive", "Pace"]
+__all__ = ["Adaptive", "Limiter", "Pace", "Patience", "current_patience"]
 
 _FIRST_GROWTH = 1.5
 """Growth of the limit by the window, until the first sign of too much."""
@@ -184,3 +185,132 @@ def _is_refusal(error: DeepCallError | None) -> bool:
     if isinstance(error, ApiError) and error.retry_after is not None:
         return True
     return isinstance(error, (RateLimited, RequestTimeout))
+
+
+class Limiter:
+    """A semaphore whose limit can be moved: waiters are served in the order in which they came.
+
+    Args:
+        limit: how many may hold it at once.
+    """
+
+    __slots__ = ("_active", "_limit", "_waiters")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._active = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Limiter {self._active} of {self._limit}, {self.waiting} waiting>"
+
+    @property
+    def limit(self) -> int:
+        """How many may hold it at once; what is held already is never taken back."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        self._wake()
+
+    @property
+    def active(self) -> int:
+        """How many hold it."""
+        return self._active
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for it."""
+        return sum(not waiter.done() for waiter in self._waiters)
+
+    def try_acquire(self) -> bool:
+        """Take a place, if one is free and nobody waits for it."""
+        if self._active < self._limit and not self._waiters:
+            self._active += 1
+            return True
+        return False
+
+    async def acquire(self) -> None:
+        """Wait for a place."""
+        if self.try_acquire():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        # Those ahead may all have been cancelled.
+        self._wake()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            # The place may have come in the very turn in which the waiting was given up.
+            if waiter.done() and not waiter.cancelled():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the place back."""
+        self._active -= 1
+        if self._waiters:
+            self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters and self._active < self._limit:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                self._active += 1
+                waiter.set_result(None)
+
+
+class Patience:
+    """How long the calls of one fan-out are held while the service is away or refuses everything.
+
+    Args:
+        seconds: without any success, from the first trouble after the last success.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+        self._clear = asyncio.Event()
+        self._clear.set()
+        self.waiting: int = 0
+        self.waiting_for: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Patience {self._seconds:g} s, {self.waiting} held>"
+
+    def trouble(self, now: float) -> None:
+        """Note that a call met an outage or a refusal."""
+        if self._since is None:
+            self._since = now
+
+    def succeeded(self) -> None:
+        """Note that a call got through."""
+        self._since = None
+
+    def remaining(self, now: float) -> float:
+        """Seconds that are left."""
+        if self._since is None:
+            return self._seconds
+        return max(0.0, self._since + self._seconds - now)
+
+    def hold(self, reason: str) -> None:
+        """Note that a call begins to wait, and for what."""
+        self.waiting += 1
+        self.waiting_for = reason
+        self._clear.clear()
+
+    def release(self) -> None:
+        """Note that a call has stopped waiting."""
+        self.waiting -= 1
+        if self.waiting == 0:
+            self.waiting_for = None
+            self._clear.set()
+
+    async def cleared(self) -> None:
+        """Wait until no call is held."""
+        await self._clear.wait()
+
+
+current_patience: ContextVar[Patience | None] = ContextVar("current_patience", default=None)
+"""Set by a fan-out for each of its calls."""

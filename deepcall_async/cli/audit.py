@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from deepcall_async import options
 from deepcall_async.audit import (
     RULES,
     Report,
@@ -41,6 +40,7 @@ from deepcall_async.cli.terminal import (
     show_table,
 )
 from deepcall_async.retry import RetryPolicy
+from deepcall_async.validation import positive_int, positive_number
 
 __all__ = ["audit", "diff", "list_rules"]
 
@@ -92,9 +92,9 @@ def audit(
 
     Without GROUP_IDS the whole account is audited.
     """
-    options.whole("--concurrency", concurrency)
+    positive_int("--concurrency", concurrency)
     if rate is not None:
-        options.positive("--rate", rate)
+        positive_number("--rate", rate)
     outputs = [output_from(item) for item in output]
     if new_only and baseline is None:
         raise ValueError("--new-only compares with a baseline: give --baseline FILE")
