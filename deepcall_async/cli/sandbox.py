@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
+from contextlib import suppress
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from deepcall_async.cli.connect import DEMO_GROUPS
-from deepcall_async.cli.loop import run_async
-from deepcall_async.cli.terminal import say
+from deepcall_async.cli.exits import Stopped, usage_errors
+from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, in_range
+from deepcall_async.cli.terminal import emit, say
 
 __all__ = ["serve_sandbox"]
 
 
 def serve_sandbox(
     *,
-    port: Annotated[int, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
-    groups: Annotated[int, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
+    port: Annotated[Whole, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
+    groups: Annotated[Whole, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
 ) -> int:
-    """Serve the built-in sandbox until Ctrl-C, and print the environment for its account."""
+    """Serve the sandbox, and print the environment for its account."""
+    in_range("--port", port, 0, 65_535)
+    in_range("--groups", groups, 0, 1_000_000)
+    import asyncio
+
+    from deepcall_async.cli.loop import run_async
     from deepcall_async.sandbox import Sandbox
 
-    async def work() -> int:
-        async with Sandbox(groups=groups, port=port) as server:
-            print(f"export DEEPCALL_BASE_URL={server.base_url}")
-            print(f"export DEEPCALL_USER_ID={server.user_id}")
-            print(f"export DEEPCALL_TOKEN={server.token}", flush=True)
+    async def work() -> None:
+        with usage_errors(f"--port {port}"):
+            server = await Sandbox(groups=groups, port=port).__aenter__()
+        try:
+            emit(
+                f"export DEEPCALL_BASE_URL={server.base_url}\n"
+                f"export DEEPCALL_USER_ID={server.user_id}\n"
+                f"export DEEPCALL_TOKEN={server.token}\n"
+            )
             say(f"{groups} groups at {server.base_url}; end with Ctrl-C")
-            ended = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            # A service manager ends it with SIGTERM; that is as orderly an end as Ctrl-C.
-            if sys.platform != "win32":
-                loop.add_signal_handler(signal.SIGTERM, ended.set)
-            await ended.wait()
-        return 0
+            await asyncio.Event().wait()
+        finally:
+            await server.__aexit__(None, None, None)
 
-    try:
-        return run_async(work())
-    except KeyboardInterrupt:
-        return 0
+    # A signal is how it is meant to end; a service manager sends SIGTERM.
+    with suppress(Stopped):
+        run_async(work())
+    return 0
