@@ -7,6 +7,7 @@ imports next to nothing, so that this takes no longer than to start the interpre
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 
 from deepcall_async.version import __version__
 
@@ -20,9 +21,11 @@ def main() -> int:
     arguments = sys.argv[1:]
     try:
         if arguments == ["--version"] and sys.stdout is not None:
-            sys.stdout.write(f"{__version__}\n")
-            sys.stdout.flush()
-            return 0
+            # What goes wrong here goes wrong again below, and is told there.
+            with suppress(OSError):
+                sys.stdout.write(f"{__version__}\n")
+                sys.stdout.flush()
+                return 0
         from importlib.util import find_spec
 
         if any(find_spec(name) is None for name in _NEEDED):

@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from deepcall_async.cli.exits import UsageError, ending
 from deepcall_async.cli.parameters import DEMO_GROUPS
-from deepcall_async.cli.terminal import help_console, say, stdout_is_terminal
+from deepcall_async.cli.terminal import drawn, emit, page, say, stdout_is_terminal
 from deepcall_async.version import __version__
 
 __all__ = ["build_app", "run_command"]
@@ -126,14 +126,17 @@ def build_app(*, plain: bool) -> App:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    app = build_app(plain=not stdout_is_terminal())
+    app, console = build_app(plain=not stdout_is_terminal()), page()
     try:
         command, bound, _ = app.parse_args(
-            arguments, console=help_console(), print_error=False, exit_on_error=False
+            arguments, console=console, print_error=False, exit_on_error=False
         )
     except CycloptsError as error:
         raise UsageError(str(error)) from None
     code = command(*bound.args, **bound.kwargs)
+    # The parser's own answers, such as help; commands write for themselves.
+    if shown := drawn(console):
+        emit(shown)
     return code if isinstance(code, int) else 0
 
 

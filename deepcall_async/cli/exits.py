@@ -6,7 +6,6 @@ Codes and exceptions only: nothing is printed here, and nothing of a command is 
 from __future__ import annotations
 
 import signal
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -110,6 +109,8 @@ def ending(error: BaseException) -> tuple[int, str]:
         return INCOMPLETE, f"{error}{notes}"
     if isinstance(error, OSError):
         return USAGE, _with_name(None, _reason(error), error.filename) + notes
+    import traceback
+
     # The message of an unforeseen error may hold anything, secrets too: it is not shown.
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import StringIO
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from deepcall_async.cli.exits import OutputError, PipeClosed
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ProgressStyle",
+    "drawn",
     "emit",
-    "help_console",
+    "page",
     "printable",
     "progress_display",
     "say",
@@ -36,7 +38,9 @@ ProgressStyle = Literal["auto", "bar", "lines", "none"]
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
 _NARROWEST = 40
-"""Columns below which tables and help are drawn as if there were so many."""
+"""Columns below which help is laid out as if there were so many."""
+_NARROWEST_TABLE = 60
+"""Columns below which a table is not drawn: its cells would be a letter wide."""
 
 _STYLES = {
     "critical": "bold red",
@@ -84,9 +88,28 @@ def emit(content: bytes | str) -> None:
         raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from None
 
 
-def help_console() -> Console:
-    """Where help is printed: never so narrow that it cannot be laid out."""
-    return _console(sys.stdout)
+def page() -> Console:
+    """Make a console that draws as stdout can show it, into a text that is then emitted.
+
+    It is never so narrow that help cannot be laid out.
+    """
+    from rich.console import Console
+
+    stdout = _console(sys.stdout)
+    return Console(
+        file=StringIO(),
+        width=max(stdout.width, _NARROWEST),
+        force_terminal=stdout.is_terminal,
+        color_system="auto" if stdout.is_terminal else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def drawn(page: Console) -> str:
+    """Give what was drawn on a `page`."""
+    return cast("StringIO", page.file).getvalue()
 
 
 def stdout_is_terminal() -> bool:
@@ -95,7 +118,7 @@ def stdout_is_terminal() -> bool:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows as a table: drawn on a terminal, a row a line elsewhere, where nothing is cut.
+    """Print rows as a table: drawn on a wide terminal, a row a line elsewhere; nothing is cut.
 
     Args:
         title: above the table; empty for none.
@@ -103,7 +126,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         rows: the cells.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    if not stdout_is_terminal():
+    if not stdout_is_terminal() or (console := page()).width < _NARROWEST_TABLE:
         lines = [columns, *cells] if cells else []
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         text = [printable(title), ""] if title else []
@@ -126,13 +149,11 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
             if name == "Severity":
                 cell.stylize(_STYLES.get(cell.plain, ""))
         table.add_row(*shown)
-    console = _console(sys.stdout)
-    with console.capture() as captured:
-        if title:
-            console.print(Text(printable(title), style="bold"))
-        if cells:
-            console.print(table)
-    emit(captured.get())
+    if title:
+        console.print(Text(printable(title), style="bold"))
+    if cells:
+        console.print(table)
+    emit(drawn(console))
 
 
 @contextmanager
@@ -213,16 +234,9 @@ class _Forgiving:
 
 
 def _console(stream: TextIO) -> Console:
-    from rich import console as rich_console
+    from rich.console import Console
 
-    class Console(rich_console.Console):
-        def on_broken_pipe(self) -> None:
-            raise PipeClosed  # instead of an exit of its own
-
-    console = Console(file=stream, markup=False, emoji=False, highlight=False)
-    if console.width < _NARROWEST:
-        console.width = _NARROWEST
-    return console
+    return Console(file=stream, markup=False, emoji=False, highlight=False)
 
 
 def _is_terminal(stream: TextIO) -> bool:
