@@ -122,5 +122,5 @@ def _reason(error: OSError) -> str:
 
 
 def _with_name(about: object, said: str, filename: object) -> str:
-    name = about if about is not None else filename
-    return said if name is None else f"{name}: {said}"
+    names = dict.fromkeys(str(name) for name in (about, filename) if name is not None)
+    return ": ".join([*names, said])
