@@ -114,18 +114,20 @@ class ClientSessionTransport:
                         self._options.max_response_bytes,
                     )
                     if content is None:
-                        payload.response.close()
+                        payload.abort()
                         return response_too_large(
                             payload.response.status, self._options.max_response_bytes
                         )
                     return payload.response.status, payload.response.headers, content
         except MAPPED_EXCEPTIONS as error:
+            payload.abort()
             if self._closed:
                 return closed_in_flight(sent=payload.started)
             if not payload.started:
                 return map_connect_exception(error, self._address, self._proxy_address)
             return map_exception(error, self._address, reused=payload.reused)
         except BaseException as error:
+            payload.abort()
             # Without aiohttp's frames, whose locals hold the answer's head.
             raise error.with_traceback(None) from None
         finally:
@@ -171,6 +173,7 @@ class _Body(BytesPayload):
 
     started = False
     reused = False
+    transport: asyncio.Transport | None = None
     seen: WeakSet[object]
     response: ClientResponse
 
@@ -180,4 +183,14 @@ class _Body(BytesPayload):
         if connection is not None:
             self.reused = connection in self.seen
             self.seen.add(connection)
+        self.transport = getattr(writer, "transport", None)
         await super().write_with_length(writer, content_length)
+
+    def abort(self) -> None:
+        """End the connection at once.
+
+        aiohttp closes it in order, which over TLS on uvloop waits for a server that goes on
+        sending.
+        """
+        if self.transport is not None:
+            self.transport.abort()

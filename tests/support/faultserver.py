@@ -1,7 +1,7 @@
 """A raw TCP server that misbehaves on cue and keeps the books on what it received.
 
-Law: bare sockets and the standard library only. No HTTP library
-and nothing from the package, so that what is wrong in a client cannot be wrong here as well.
+Bare sockets and the standard library only. No HTTP library and nothing from the package, so that
+what is wrong in a client cannot be wrong here as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import struct
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, Self, TypeAlias, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeAlias, TypeVar
+
+from tests.support.ways import server_context
 
 T = TypeVar("T")
 
@@ -195,7 +197,7 @@ class FaultServer:
 
     ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
     may wait for its second request and those that follow. With ``ssl`` the same happens inside
-    TLS. Connections whose numbers are in ``drop`` are reset at their first byte, before any TLS.
+    TLS; when it is None, the way on which the test runs decides. Connections whose numbers are in ``drop`` are reset at their first byte, before any TLS.
 
     Attributes:
         ledger: every request that arrived whole, in order.
@@ -207,7 +209,7 @@ class FaultServer:
     def __init__(
         self,
         *script: Reaction,
-        ssl: ssl.SSLContext | None = None,
+        ssl: ssl.SSLContext | Literal[False] | None = None,
         on_connect: Sequence[Step] | Callable[[int], Sequence[Step]] = (),
         close_idle_after: float | None = None,
         drop: Container[int] = (),
@@ -216,7 +218,8 @@ class FaultServer:
     ) -> None:
         self.ledger: list[Received] = []
         self.connections = self.begun = self.sent = 0
-        self._script, self._on_connect, self._ssl = script, on_connect, ssl
+        self._script, self._on_connect = script, on_connect
+        self._ssl = server_context() if ssl is None else ssl or None
         self._close_idle_after, self._drop = close_idle_after, drop
         self._host, self._port = host, port
         self._broken: list[BaseException] = []
