@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from ssl import SSLContext, SSLError, create_default_context
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from msgspec import Struct
 
@@ -20,9 +20,11 @@ from deepcall_async import options
 from deepcall_async.cli.config import config_file, read_profile, warn_if_exposed
 from deepcall_async.cli.exits import UsageError, usage_errors
 from deepcall_async.cli.parameters import ConnectOptions
-from deepcall_async.client import DeepCall
 from deepcall_async.credentials import SessionId, UserToken
 from deepcall_async.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from deepcall_async.client import DeepCall
 
 __all__ = ["Target", "open_client", "open_sandbox", "target_of"]
 
@@ -86,6 +88,8 @@ async def open_client(
         per_second: requests a second at most.
         connections: the most connections open at once.
     """
+    from deepcall_async.client import DeepCall
+
     with usage_errors():
         client = DeepCall(
             target.credentials,
