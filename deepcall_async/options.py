@@ -1,7 +1,7 @@
 """What a client is set up with: arguments first, then the environment, checked before any use.
 
-Only the environment is read here. A wrong setting is a ValueError or TypeError that says what to do
-and never quotes a secret.
+Only the environment, and what a reference to credentials names, is read here. A wrong setting is a
+ValueError or TypeError that says what to do and never quotes a secret.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import os
 import platform
 import re
 from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -18,11 +21,14 @@ from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
 from deepcall_async.version import __version__
 
 __all__ = [
+    "Referenced",
     "base_url",
     "credentials_from",
     "credentials_from_environment",
+    "credentials_in",
     "headers",
     "proxy_url",
+    "referenced_credentials",
     "user_agent",
     "wrong_credentials",
 ]
@@ -178,3 +184,113 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class Referenced(NamedTuple):
+    """What a reference leads to: credentials, and the base URL that stands with them, if any."""
+
+    credentials: SessionId | UserToken
+    base_url: str | None = None
+
+
+def referenced_credentials(reference: str, folder: Path) -> Referenced:
+    """Resolve a reference to credentials, so that a settings file need not hold a secret.
+
+    Args:
+        reference: ``env:NAME`` reads NAME_SSID, or NAME_USER_ID and NAME_TOKEN, and NAME_BASE_URL
+            from the environment; ``file:PATH`` reads a file of ``DEEPCALL_...=...`` lines;
+            ``keyring:SERVICE/USER_ID`` asks the system's keyring for the user's token.
+        folder: what a relative path is relative to.
+
+    Raises:
+        ValueError: the reference is malformed, or what it names holds no credentials.
+        OSError: the file cannot be read.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env" and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        return _from_environment(name)
+    if kind == "file" and name:
+        path = folder / Path(name).expanduser()
+        return credentials_in(path.read_bytes(), str(path))
+    service, slash, user_id = name.rpartition("/")
+    if kind == "keyring" and slash and service and user_id:
+        return Referenced(_from_keyring(service, user_id))
+    # Not quoted: somebody may have put the secret itself here.
+    raise ValueError(
+        "a reference to credentials must be like env:ACME, file:acme.env or"
+        " keyring:deepcall/USER_ID"
+    )
+
+
+def credentials_in(content: bytes, where: str) -> Referenced:
+    """Read credentials, and perhaps a base URL, from ``NAME=VALUE`` lines.
+
+    Comments, quotes and ``export`` are those of dotenv files. Names other than ours are left alone.
+
+    Args:
+        content: the lines, in UTF-8; a byte order mark is allowed.
+        where: where they stand, for error messages.
+
+    Raises:
+        ValueError: there are no credentials, or a line cannot be read; no line is ever quoted.
+    """
+    get = _Lines(content, where)
+    del content
+    return Referenced(credentials_from(get, where), get("DEEPCALL_BASE_URL") or None)
+
+
+class _Lines:
+    """Values by name, in an object whose repr shows none: a traceback may show locals."""
+
+    def __init__(self, content: bytes, where: str) -> None:
+        problem = self._read(content, where)
+        if problem is not None:
+            del content
+            raise ValueError(f"{where}: {problem}")
+
+    def __call__(self, name: str) -> str | None:
+        return self._values.get(name)
+
+    def _read(self, content: bytes, where: str) -> str | None:
+        # Part of the extra `cli`, and slow to import: only those who read such files need it.
+        from dotenv.parser import parse_stream
+
+        self._values: dict[str, str | None] = {}
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return "is not UTF-8; save it as UTF-8"
+        for line in parse_stream(StringIO(text)):
+            if line.error:
+                return f"line {line.original.line} is not NAME=VALUE"
+            if line.key is not None:
+                self._values[line.key] = line.value
+        return None
+
+
+def _from_environment(prefix: str) -> Referenced:
+    def get(name: str) -> str | None:
+        return os.environ.get(name.replace("DEEPCALL", prefix, 1))
+
+    try:
+        return Referenced(
+            credentials_from(get, "the environment"), get("DEEPCALL_BASE_URL") or None
+        )
+    except ValueError as error:
+        raise ValueError(str(error).replace("DEEPCALL_", f"{prefix}_")) from None
+
+
+def _from_keyring(service: str, user_id: str) -> UserToken:
+    try:
+        import keyring
+    except ImportError:
+        raise ValueError("keyring: references need it: pip install keyring") from None
+    try:
+        found = keyring.get_password(service, user_id)
+    except keyring.errors.KeyringError as error:
+        raise ValueError(f"the keyring cannot be used ({type(error).__name__})") from None
+    if not found:
+        raise ValueError(
+            f"the keyring holds nothing: put the token in with `keyring set {service} {user_id}`"
+        )
+    return UserToken(user_id, found)
