@@ -211,7 +211,7 @@ def test_it_grows_by_half_until_the_first_sign() -> None:
     while pace.limiter.limit < BOUNDS.max:
         _fill(pace)
         _window(pace)
-        limits.append(outcomes._limiter.limit)
+        limits.append(pace.limiter.limit)
     assert all(after <= 1.5 * before + 1 for before, after in pairwise(limits))
     assert len(limits) < 15
 
