@@ -61,6 +61,9 @@ class State(Enum):
     CLOSED = "closed"
     """Of no further use."""
 
+    # By identity: an enumeration's own hash is a Python function, called for each request.
+    __hash__ = object.__hash__
+
 
 _NEXT: Mapping[State, frozenset[State]] = {
     State.CONNECTING: frozenset({State.IDLE, State.CLOSED}),
@@ -115,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[Answer | None] | None = None
         self._reader = _Reader(handler)
         self._buffer = self._room = buffer
-        self._largest = max_response_bytes
+        self._largest_plain = min(max_response_bytes, _LARGEST_PREALLOCATED)
         self._body: bytearray | None = None
         self._sent = 0
         self._first = b""
@@ -247,13 +250,15 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def _begin(self, data: bytes) -> None:
-        data, self._first = self._first + data, b""
-        if may_become_plain(data):
+        if self._first:
+            data, self._first = self._first + data, b""
+        found = plain_head(data)
+        if found is None and may_become_plain(data):
             self._first = data
             return
-        start, length = plain_head(data) or (0, 0)
+        start, length = found or (0, 0)
         missing = start + length - len(data)
-        if not start or length > min(self._largest, _LARGEST_PREALLOCATED):
+        if not start or length > self._largest_plain:
             self._become(State.PARSING)
             self._reader.start(data)
             self._give(None)
