@@ -320,7 +320,7 @@ def _may_pass(error: DeepCallError) -> bool:
 
 
 def _labels_differ(relation: GroupAgentRelation) -> bool:
-    labelled, group_id = labelled_agents(relation.group), relation.group.unique_id
+    labelled, group_id = labelled_agents(relation.group, {}), relation.group.unique_id
     if labelled is None:
         return False
     return labelled != {row.agent_id for row in relation.relations if row.group_id == group_id}
