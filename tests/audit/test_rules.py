@@ -186,6 +186,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         (relation(1, name=" Sales"), relation(1, name="Sales-1")),
         (relation(1, name="Sa\tles"), relation(1, name="बिक्री\u200d दल")),
         (relation(1, name="Sa\u202eles"), relation(1, name="Ventes à l'étranger")),
+        (relation(1, name="Sa\u2028les"), relation(1, name="Sales\u3000\U0001fae9 \ue000")),
     ],
     "N004": [
         (

@@ -24,7 +24,6 @@ from deepcall_async.audit.context import (
 from deepcall_async.audit.finding import Hit
 from deepcall_async.audit.labels import capped, count, listing
 from deepcall_async.audit.rule import rule
-from deepcall_async.redaction import printable
 
 __all__ = [
     "duplicate_name",
@@ -48,6 +47,7 @@ _NUMBERED = re.compile(r"[0-9]+\Z")
 _MOST_DIGITS = 9  # longer ones are telephone numbers and the like, which no server counted up to
 _SPACES = re.compile(r"\s+")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
+_UNSEEN = _INVISIBLE | {"Zl", "Zp"}
 
 
 def _hit(view: GroupView, says: str, **evidence: object) -> Hit:
@@ -351,7 +351,7 @@ def name_hygiene(context: Context) -> Iterator[Hit]:
     for group_id, group in context.known.items():
         if not group.name.strip():
             wrong = "a blank name"
-        elif printable(group.name) != group.name:
+        elif not group.name.isprintable() and any(map(_is_unseen, group.name)):
             wrong = "characters in its name that nobody can see"
         elif group.name != group.name.strip():
             wrong = "spaces at the edge of its name"
@@ -362,6 +362,11 @@ def name_hygiene(context: Context) -> Iterator[Hit]:
             group_id=group_id,
             evidence={"name": group.name},
         )
+
+
+def _is_unseen(char: str) -> bool:
+    # Not the joiners, with which Indic names and emoji are written.
+    return char not in "\u200c\u200d" and unicodedata.category(char) in _UNSEEN
 
 
 @rule(
