@@ -1,12 +1,14 @@
 """The client: DeepCall's endpoints as coroutine methods.
 
-Law: each endpoint method is a declaration: what is asked, and of whom. How a request is made,
-carried and repeated is decided below.
+Each endpoint method is a declaration: what is asked, and of whom. How a request is made, sent and
+repeated is decided in the modules below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from copy import copy
+from ssl import SSLContext
 from types import TracebackType
 from typing import Self
 
@@ -15,10 +17,13 @@ from aiohttp import ClientSession
 from deepcall_async import options, wire
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
 from deepcall_async.models import AddedGroup, DeletedGroup, Group, GroupAgentRelation
+from deepcall_async.pool import Account, Pool, Stats
 from deepcall_async.reconcile import add_and_reconcile
 from deepcall_async.renewal import IdentitySource
 from deepcall_async.retry import RetryPolicy
-from deepcall_async.session import Pool, PoolSettings, Session, Stats
+from deepcall_async.session import Session
+from deepcall_async.transport.base import ACCEPT_ENCODING, CONTENT_TYPE, TransportOptions
+from deepcall_async.validation import of_type, positive_int, positive_number
 
 __all__ = ["DeepCall", "GroupsAPI"]
 
@@ -39,14 +44,19 @@ class DeepCall:
         timeout: seconds for one attempt, from connecting to the last byte. Waiting for a free
             connection does not count.
         retry: when and how often to repeat.
-        max_connections: the most connections open at once.
+        max_connections: the most connections open at once, idle ones included.
         max_response_bytes: the largest reply taken, decompressed.
         per_second: the most requests sent a second, repeats included; None for no limit.
+        ssl: how to verify the server, such as with a private authority, and which certificate to
+            show it; None for the system's authorities.
+        proxy: the URL of an HTTP proxy, such as ``"http://user:password@proxy.example:3128"``.
+        headers: sent with every request. Those that this package sets itself are refused.
         session: an aiohttp session to borrow, with all that is set on it; it is never closed, and
-            at most as many requests are in flight as its connector has slots. What a server sends
-            unasked on its idle connections cannot be guarded against.
+            at most as many requests are in flight as its connector has slots. This package then
+            cannot notice what a server sends on a connection of that session's pool without having
+            been asked.
         allow_http: allow ``http://`` to hosts other than this machine.
-        trust_env: take a proxy and its credentials from the environment.
+        trust_env: when no proxy is given, use the one that the environment names.
         app_info: name and version of your program for the User-Agent, such as ``"bot/1.2"``.
 
     Raises:
@@ -64,6 +74,9 @@ class DeepCall:
         max_connections: int = 100,
         max_response_bytes: int = 32 * _MIB,
         per_second: float | None = None,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
+        headers: Mapping[str, str] | None = None,
         session: ClientSession | None = None,
         allow_http: bool = False,
         trust_env: bool = False,
@@ -76,26 +89,28 @@ class DeepCall:
             # It may well be a bare secret, and a traceback with locals would show it.
             del credentials
             raise wrong
-        pool = Pool(
-            PoolSettings(
-                base_url=options.base_url(base_url, allow_http=allow_http),
-                user_agent=options.user_agent(app_info),
-                max_connections=options.whole("max_connections", max_connections),
-                max_response_bytes=options.whole("max_response_bytes", max_response_bytes),
-                per_second=None
-                if per_second is None
-                else options.positive("per_second", per_second),
-                trust_env=trust_env,
-                borrowed=None
-                if session is None
-                else options.of_type("session", session, ClientSession),
-            )
+        url = options.base_url(base_url, allow_http=allow_http)
+        seconds = positive_number("timeout", timeout)
+        transport = TransportOptions(
+            base_url=url,
+            headers={
+                "User-Agent": options.user_agent(app_info),
+                "Accept": CONTENT_TYPE,
+                "Accept-Encoding": ACCEPT_ENCODING,
+                **options.headers(headers),
+            },
+            max_connections=positive_int("max_connections", max_connections),
+            max_response_bytes=positive_int("max_response_bytes", max_response_bytes),
+            ssl=None if ssl is None else of_type("ssl", ssl, SSLContext),
+            proxy=options.proxy_url(proxy, url, trust_env=trust_env),
         )
-        seconds = options.positive("timeout", timeout)
-        source = IdentitySource(credentials, timeout=seconds)
-        self._owns_pool = self._owns_source = True
-        policy = options.of_type("retry", retry, RetryPolicy)
-        self._session = Session(pool, source, timeout=seconds, retry=policy)
+        borrowed = None if session is None else of_type("session", session, ClientSession)
+        rate = None if per_second is None else positive_number("per_second", per_second)
+        policy = of_type("retry", retry, RetryPolicy)
+        pool = Pool(transport, borrowed)
+        account = Account(IdentitySource(credentials, timeout=seconds), rate, pool.address)
+        self._owns_pool = True
+        self._session = Session(pool, account, timeout=seconds, retry=policy)
         self._groups = GroupsAPI(self._session)
 
     @property
@@ -106,13 +121,12 @@ class DeepCall:
     @property
     def base_url(self) -> str:
         """The service's address."""
-        return self._session.pool.settings.base_url
+        return self._session.pool.options.base_url
 
     @property
     def stats(self) -> Stats:
-        """What this client and its siblings have sent so far."""
-        pool = self._session.pool
-        return Stats(pool.requests, pool.retries)
+        """What was sent under this client's credentials, and what its connections are doing."""
+        return self._session.pool.stats(self._session.account)
 
     def with_options(
         self,
@@ -120,15 +134,19 @@ class DeepCall:
         credentials: SessionId | UserToken | CredentialProvider | None = None,
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
-    ) -> DeepCall:
-        """Give a sibling on the same pool, with some options changed.
+        per_second: float | None = None,
+    ) -> Self:
+        """Give a sibling on the same connections, with some options changed.
 
-        Closing a sibling leaves the pool open; closing the first client closes it for all.
+        A sibling with its own credentials has a rate, retry budget and statistics of its own, and
+        nothing of one account is ever shown to another. Closing a sibling leaves the connections
+        open; closing the first client closes them for all.
 
         Args:
             credentials: who the sibling calls as.
             timeout: seconds for one attempt.
             retry: when and how often to repeat.
+            per_second: the most requests that the sibling sends a second, apart from this client's.
 
         Returns:
             The sibling; what was not given is as in this client.
@@ -138,15 +156,21 @@ class DeepCall:
             del credentials
             raise wrong
         mine = self._session
-        seconds = mine.timeout if timeout is None else options.positive("timeout", timeout)
-        source = mine.source
-        if credentials is not None:
-            source = IdentitySource(credentials, timeout=seconds)
-        sibling = object.__new__(DeepCall)
-        sibling._owns_pool, sibling._owns_source = False, credentials is not None
-        policy = mine.retry if retry is None else options.of_type("retry", retry, RetryPolicy)
-        sibling._session = Session(mine.pool, source, timeout=seconds, retry=policy)
-        sibling._groups = GroupsAPI(sibling._session)
+        seconds = mine.timeout if timeout is None else positive_number("timeout", timeout)
+        policy = mine.retry if retry is None else of_type("retry", retry, RetryPolicy)
+        account = mine.account
+        if credentials is not None or per_second is not None:
+            rate = account.per_second
+            if per_second is not None:
+                rate = positive_number("per_second", per_second)
+            source = account.source
+            if credentials is not None:
+                source = IdentitySource(credentials, timeout=seconds)
+            account = Account(source, rate, mine.pool.address)
+        session = Session(mine.pool, account, timeout=seconds, retry=policy)
+        # A copy, so that a subclass gives a sibling of its own class.
+        sibling = copy(self)
+        vars(sibling).update(_owns_pool=False, _session=session, _groups=GroupsAPI(session))
         return sibling
 
     async def aclose(self) -> None:
@@ -154,11 +178,11 @@ class DeepCall:
 
         Closing twice is no error. A borrowed session stays open.
         """
+        self._session.closed = True
         if self._owns_pool:
             await self._session.pool.aclose()
-        elif self._owns_source:
-            self._session.source.close()
-        self._session.closed = True
+        else:
+            self._session.account.source.close_if_unused()
 
     async def __aenter__(self) -> Self:
         return self
@@ -192,8 +216,8 @@ class GroupsAPI:
         Args:
             name: the new group's name, at most 255 characters.
             reconcile: list the groups before, and again when the answer is lost, to tell which
-                group was made. Nothing is ever deleted. Each of these calls has the whole
-                deadline of the retry policy.
+                group was made. Nothing is ever deleted. The retry policy's deadline counts over
+                all of these calls.
 
         Returns:
             The new group's id.

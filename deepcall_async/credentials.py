@@ -1,7 +1,7 @@
 """Who is calling: the two kinds of credentials, and where renewed ones come from.
 
-Law: secrets live here behind a redacted ``repr`` and leave only through named attributes. No
-logging, no HTTP; pickling is refused.
+Secrets are kept behind a redacted ``repr`` and leave only through named attributes. Nothing is
+logged, and pickling is refused.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The exception tree.
 
-Law: plain attributes, text that is safe to print, picklable; nothing is imported and nothing parsed
-here. Whatever reaches these classes has already been redacted.
+Plain attributes and text that is safe to print; all can be pickled. Nothing is parsed here: what
+reaches these classes has already been redacted.
 """
 
 from __future__ import annotations
 
-# `Any` only: the candidates of an unknown outcome are models, and this floor imports none.
+# `Any` only: the candidates of an unknown outcome are models, and this module imports none.
 from typing import Any
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ConnectionLost",
     "DeepCallError",
     "GroupUnavailable",
+    "NoData",
     "OutcomeUnknown",
     "PermissionDenied",
     "RateLimited",
@@ -50,10 +51,13 @@ class ConnectFailed(TransportError):
     """No connection could be made, so the request was surely not sent.
 
     Attributes:
-        untrusted: the server's certificate cannot be trusted; such a failure is never retried.
+        untrusted: the server's certificate cannot be trusted.
+        fatal: it will not pass by itself, such as an untrusted certificate or a wrong proxy
+            password; such a failure is never retried.
     """
 
     untrusted: bool = False
+    fatal: bool = False
 
 
 class RequestTimeout(TransportError):
@@ -119,7 +123,7 @@ class ApiError(DeepCallError):
 
 
 class BadRequest(ApiError):
-    """The request was refused as invalid (1000, 1047, 1501, 1502)."""
+    """The request was refused as invalid (1000, 1005, 1047, 1501, 1502)."""
 
 
 class AuthenticationFailed(ApiError):
@@ -132,6 +136,14 @@ class PermissionDenied(ApiError):
 
 class GroupUnavailable(ApiError):
     """The group does not exist or is not this account's; DeepCall does not say which (1503)."""
+
+
+class NoData(ApiError):
+    """There is nothing to give (1012).
+
+    The vendor lists the code without saying where it is sent. An account without groups, or a
+    filter without a match, is where it would come; ``groups.list`` turns it into an empty tuple.
+    """
 
 
 class RateLimited(ApiError):

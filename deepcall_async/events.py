@@ -1,6 +1,6 @@
-"""What an attempt tells whoever paces the calls.
+"""What the session reports of each attempt.
 
-Law: one context variable that keeps the floors apart; the session speaks, a worker pool may listen.
+A context variable, so that a fan-out can listen without either module importing the other.
 """
 
 from __future__ import annotations

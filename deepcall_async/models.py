@@ -1,7 +1,6 @@
 """What DeepCall knows about groups and agents, as frozen structs.
 
-Law: plain data under Python names with the vendor's names as aliases, and pure joins over it. No
-I/O, no credentials, no HTTP.
+Plain data under Python names, and pure joins over it. No I/O, no credentials, no HTTP.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a client is set up with: arguments first, then the environment, checked before any use.
 
-Law: pure but for reading the environment; a wrong setting is a ValueError or TypeError that says
-what to do and never quotes a secret.
+Only the environment, and what a reference to credentials names, is read here. A wrong setting is a
+ValueError or TypeError that says what to do and never quotes a secret.
 """
 
 from __future__ import annotations
@@ -9,26 +9,40 @@ from __future__ import annotations
 import ipaddress
 import os
 import platform
-from collections.abc import Callable
-from typing import TypeVar
+import re
+from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
 from deepcall_async.version import __version__
 
 __all__ = [
+    "Referenced",
     "base_url",
     "credentials_from",
     "credentials_from_environment",
-    "of_type",
-    "positive",
+    "credentials_in",
+    "headers",
+    "proxy_url",
+    "referenced_credentials",
     "user_agent",
-    "whole",
     "wrong_credentials",
 ]
 
 DEFAULT_BASE_URL = "https://v4-api.deepcall.com"
-T = TypeVar("T")
+_OWN_HEADERS = frozenset(
+    {
+        *("accept", "accept-encoding", "connection", "content-encoding", "content-length"),
+        *("content-type", "expect", "host", "keep-alive", "proxy-authorization", "te", "trailer"),
+        *("transfer-encoding", "upgrade", "user-agent"),
+    }
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"|[!-~]([\t -~]*[!-~])?")
 
 _NAMES = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
 
@@ -74,13 +88,6 @@ def wrong_credentials(given: object) -> TypeError | None:
     )
 
 
-def of_type(argument: str, value: T, kind: type[T]) -> T:
-    """A setting that is an object of a class."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{argument} must be a {kind.__name__}, not {type(value).__name__}")
-    return value
-
-
 def base_url(given: str | None, *, allow_http: bool) -> str:
     """The address to call: given, from DEEPCALL_BASE_URL, or the vendor's newest host."""
     url = given if given is not None else os.environ.get("DEEPCALL_BASE_URL") or DEFAULT_BASE_URL
@@ -119,22 +126,55 @@ def user_agent(app_info: str | None) -> str:
     return f"{own} {app_info.strip()}"
 
 
-def positive(name: str, value: float) -> float:
-    """A finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a finite number above 0")
-    return float(value)
+def headers(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Headers to add to every request."""
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"headers must be a mapping of str to str, not {type(given).__name__}")
+    found = dict(given or {})
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("headers must be a mapping of str to str")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("headers: a name is not one that HTTP allows")
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"headers: {name} is set by this package and cannot be replaced")
+        if not _FIELD_VALUE.fullmatch(value):
+            raise ValueError(f"headers: the value of {name} is not printable ASCII")
+    return found
 
 
-def whole(name: str, value: int) -> int:
-    """A whole number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1")
-    return value
+def proxy_url(given: str | None, base_url: str, *, trust_env: bool) -> str | None:
+    """The proxy to use: given, or the one that the environment names for the base URL.
+
+    Args:
+        given: an HTTP proxy's URL, such as ``"http://user:password@proxy.example:3128"``.
+        base_url: the service's address.
+        trust_env: whether to look into the environment when none is given.
+    """
+    where, url = "proxy", given
+    if url is None and trust_env:
+        service = urlsplit(base_url)
+        if not proxy_bypass(service.netloc):
+            where, url = "the proxy in the environment", getproxies().get(service.scheme)
+            # What curl and others accept there.
+            url = f"http://{url}" if url and "://" not in url else url
+    if not url:
+        if given is not None:
+            raise ValueError("proxy must be like http://proxy.example:3128, or None")
+        return None
+    if not isinstance(url, str):
+        raise TypeError(f"proxy must be a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")
+    except ValueError:
+        host = None
+    if not host or not url.isprintable() or " " in url or parts.path not in ("", "/"):
+        raise ValueError(f"{where} must be like http://proxy.example:3128")
+    if parts.scheme not in ("http", "https"):
+        raise ValueError(f"{where} must be an HTTP proxy, such as http://proxy.example:3128")
+    return url
 
 
 def _is_loopback(host: str) -> bool:
@@ -144,3 +184,113 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+class Referenced(NamedTuple):
+    """What a reference leads to: credentials, and the base URL that stands with them, if any."""
+
+    credentials: SessionId | UserToken
+    base_url: str | None = None
+
+
+def referenced_credentials(reference: str, folder: Path) -> Referenced:
+    """Resolve a reference to credentials, so that a settings file need not hold a secret.
+
+    Args:
+        reference: ``env:NAME`` reads NAME_SSID, or NAME_USER_ID and NAME_TOKEN, and NAME_BASE_URL
+            from the environment; ``file:PATH`` reads a file of ``DEEPCALL_...=...`` lines;
+            ``keyring:SERVICE/USER_ID`` asks the system's keyring for the user's token.
+        folder: what a relative path is relative to.
+
+    Raises:
+        ValueError: the reference is malformed, or what it names holds no credentials.
+        OSError: the file cannot be read.
+    """
+    kind, _, name = reference.partition(":")
+    if kind == "env" and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        return _from_environment(name)
+    if kind == "file" and name:
+        path = folder / Path(name).expanduser()
+        return credentials_in(path.read_bytes(), str(path))
+    service, slash, user_id = name.rpartition("/")
+    if kind == "keyring" and slash and service and user_id:
+        return Referenced(_from_keyring(service, user_id))
+    # Not quoted: somebody may have put the secret itself here.
+    raise ValueError(
+        "a reference to credentials must be like env:ACME, file:acme.env or"
+        " keyring:deepcall/USER_ID"
+    )
+
+
+def credentials_in(content: bytes, where: str) -> Referenced:
+    """Read credentials, and perhaps a base URL, from ``NAME=VALUE`` lines.
+
+    Comments, quotes and ``export`` are those of dotenv files. Names other than ours are left alone.
+
+    Args:
+        content: the lines, in UTF-8; a byte order mark is allowed.
+        where: where they stand, for error messages.
+
+    Raises:
+        ValueError: there are no credentials, or a line cannot be read; no line is ever quoted.
+    """
+    get = _Lines(content, where)
+    del content
+    return Referenced(credentials_from(get, where), get("DEEPCALL_BASE_URL") or None)
+
+
+class _Lines:
+    """Values by name, in an object whose repr shows none: a traceback may show locals."""
+
+    def __init__(self, content: bytes, where: str) -> None:
+        problem = self._read(content, where)
+        if problem is not None:
+            del content
+            raise ValueError(f"{where}: {problem}")
+
+    def __call__(self, name: str) -> str | None:
+        return self._values.get(name)
+
+    def _read(self, content: bytes, where: str) -> str | None:
+        # Part of the extra `cli`, and slow to import: only those who read such files need it.
+        from dotenv.parser import parse_stream
+
+        self._values: dict[str, str | None] = {}
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return "is not UTF-8; save it as UTF-8"
+        for line in parse_stream(StringIO(text)):
+            if line.error:
+                return f"line {line.original.line} is not NAME=VALUE"
+            if line.key is not None:
+                self._values[line.key] = line.value
+        return None
+
+
+def _from_environment(prefix: str) -> Referenced:
+    def get(name: str) -> str | None:
+        return os.environ.get(name.replace("DEEPCALL", prefix, 1))
+
+    try:
+        return Referenced(
+            credentials_from(get, "the environment"), get("DEEPCALL_BASE_URL") or None
+        )
+    except ValueError as error:
+        raise ValueError(str(error).replace("DEEPCALL_", f"{prefix}_")) from None
+
+
+def _from_keyring(service: str, user_id: str) -> UserToken:
+    try:
+        import keyring
+    except ImportError:
+        raise ValueError("keyring: references need it: pip install keyring") from None
+    try:
+        found = keyring.get_password(service, user_id)
+    except keyring.errors.KeyringError as error:
+        raise ValueError(f"the keyring cannot be used ({type(error).__name__})") from None
+    if not found:
+        raise ValueError(
+            f"the keyring holds nothing: put the token in with `keyring set {service} {user_id}`"
+        )
+    return UserToken(user_id, found)

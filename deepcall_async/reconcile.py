@@ -1,11 +1,13 @@
 """Finding out what became of an `add` whose answer was lost.
 
-Law: it looks, before and after; it never sends the change again and never deletes anything.
+It looks at the list of groups before and after. It never sends the change again and never deletes
+anything.
 """
 
 from __future__ import annotations
 
 import re
+import time
 
 from deepcall_async import wire
 from deepcall_async.errors import DeepCallError, OutcomeUnknown, UnexpectedReply
@@ -25,6 +27,8 @@ async def add_and_reconcile(session: Session, name: str) -> AddedGroup:
     Returns:
         The new group, from the reply or from the list.
 
+    The retry policy's deadline counts over all three calls.
+
     Raises:
         OutcomeUnknown: the answer was lost and not exactly one new group fits; those that do are
             its ``candidates``.
@@ -32,14 +36,15 @@ async def add_and_reconcile(session: Session, name: str) -> AddedGroup:
     """
     call = wire.add(name)
     listing = wire.list_groups(name=None, group_id=None, quick=None, forward=None)
-    before = {group.unique_id for group in await session.call(listing)}
+    start = time.monotonic()
+    before = await session.call(listing, start=start)
     try:
-        return await session.call(call)
+        return await session.call(call, start=start)
     except (OutcomeUnknown, UnexpectedReply) as error:
         lost = error
     candidates: tuple[Group, ...] = ()
     try:
-        candidates = _candidates(await session.call(listing), before, name)
+        candidates = _candidates(await session.call(listing, start=start), before, name)
     except DeepCallError as error:
         found = f"the groups could not be listed afterwards ({type(error).__name__})"
     else:
@@ -55,11 +60,18 @@ async def add_and_reconcile(session: Session, name: str) -> AddedGroup:
     raise unknown from lost
 
 
-def _candidates(after: tuple[Group, ...], before: set[int], name: str) -> tuple[Group, ...]:
-    # A name that is taken gets a number appended; how it is set off is not documented.
-    made = re.compile(re.escape(name.strip()) + r"[\s_\-(]*[0-9]*\)?", re.IGNORECASE)
-    return tuple(
-        group
-        for group in after
-        if group.unique_id not in before and made.fullmatch(group.name.strip())
-    )
+def _candidates(
+    after: tuple[Group, ...], before: tuple[Group, ...], name: str
+) -> tuple[Group, ...]:
+    """The new groups that may be the one that was added."""
+    known = {group.unique_id for group in before}
+    new = [group for group in after if group.unique_id not in known]
+    bare = name.strip().casefold()
+    exact = [group for group in new if group.name.strip().casefold() == bare]
+    taken = exact or any(group.name.strip().casefold() == bare for group in before)
+    if not taken:
+        return ()
+    # A name that is taken gets a number appended; how it is set off is not documented. Where the
+    # bare name was free, a numbered one is somebody else's.
+    numbered = re.compile(re.escape(name.strip()) + r"[\s_\-(]*[0-9]+\)?", re.IGNORECASE)
+    return (*exact, *(group for group in new if numbered.fullmatch(group.name.strip())))

@@ -1,6 +1,6 @@
-"""Other people's words, made fit to show.
+"""A server's text, made safe to show.
 
-Law: pure text in, text out, and no secret survives it, however it is spelled.
+Pure functions of text. No secret is left in what they return, however it is spelled.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Secrets:
             return hidden[:-reach] if reach else hidden
         return hidden
 
-    def stand_in(self, text: str) -> bool:
-        """Whether any of them is in a text."""
+    def found_in(self, text: str) -> bool:
+        """Whether a text holds any of them."""
         return self._pattern().search(text) is not None
 
     def _pattern(self) -> re.Pattern[str]:
@@ -80,7 +80,7 @@ def safe_text(text: str, secrets: Secrets) -> str:
         text = text[:LONGEST_TEXT] + "\u2026"
     text = printable(text, keep="")
     text = secrets.hide(text)
-    return "" if secrets.stand_in(text) else text
+    return "" if secrets.found_in(text) else text
 
 
 def _spellings(char: str) -> str:

@@ -1,12 +1,16 @@
 """Which credentials calls go out under, and their renewal when they expire.
 
-Law: one renewal at a time for all calls, and a failed one is remembered for a few seconds. The
-provider is somebody else's code: whatever it raises is authentication that failed.
+One renewal at a time serves all calls, and a failed one is remembered for a few seconds. The
+provider is the user's code: whatever it raises counts as failed authentication.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import traceback
+from typing import Protocol
+from weakref import WeakSet
 
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
 from deepcall_async.errors import AuthenticationFailed, ClientClosed, DeepCallError
@@ -14,8 +18,16 @@ from deepcall_async.wire import Identity
 
 __all__ = ["IdentitySource"]
 
+log: logging.Logger = logging.getLogger("deepcall_async")
+
 FAILURE_HOLDS = 5.0
 """Seconds for which a failed renewal answers for all calls, so that a login is not hammered."""
+
+
+class IdentityUser(Protocol):
+    """Whoever sends under an identity."""
+
+    closed: bool
 
 
 class IdentitySource:
@@ -24,6 +36,10 @@ class IdentitySource:
     Args:
         credentials: fixed credentials, or where they come from; only the latter are ``renewable``.
         timeout: seconds the provider may take.
+
+    Attributes:
+        identity: the identity to call under; None while it is not known or is being renewed, so
+            that no request goes out under one that was rejected.
     """
 
     def __init__(
@@ -33,10 +49,13 @@ class IdentitySource:
         self.renewable: bool = False
         self._provider: CredentialProvider | None = None
         self._timeout = timeout
+        self._rejected: Identity | None = None
         self._task: asyncio.Task[Identity | DeepCallError] | None = None
         self._failure: str | None = None
         self._failed_at = 0.0
         self._closed = False
+        # Weakly: a backend may make a sibling for every request it serves.
+        self.users: WeakSet[IdentityUser] = WeakSet()
         if isinstance(credentials, (SessionId, UserToken)):
             self.identity = Identity(credentials)
         else:
@@ -44,18 +63,24 @@ class IdentitySource:
 
     async def get(self) -> Identity | DeepCallError:
         """The identity to call under."""
-        return self._failure_now() or self.identity or await self._ask(None)
+        return self._recent_failure() or self.identity or await self._ask()
 
     async def renew(self, rejected: Identity) -> Identity | DeepCallError:
         """A new identity in place of one that was rejected; one request for all who ask."""
-        if self.identity is not rejected and self.identity is not None:
-            return self.identity
-        return self._failure_now() or await self._ask(rejected)
+        if self.identity is rejected:
+            self.identity, self._rejected = None, rejected
+        return await self.get()
 
     def give_up(self, rejected: Identity) -> None:
         """Remember that even the renewed identity was rejected."""
         if self.identity is rejected:
+            self.identity, self._rejected = None, rejected
             self._fail("the renewed credentials were rejected too")
+
+    def close_if_unused(self) -> None:
+        """End a renewal in flight when all who call under this identity are closed."""
+        if all(user.closed for user in self.users):
+            self.close()
 
     def close(self) -> None:
         """End a renewal in flight."""
@@ -63,14 +88,18 @@ class IdentitySource:
         if self._task is not None:
             self._task.cancel()
 
-    async def _ask(self, rejected: Identity | None) -> Identity | DeepCallError:
+    def forget_loop(self) -> None:
+        """Begin anew on another event loop."""
+        self._task = self._failure = None
+
+    async def _ask(self) -> Identity | DeepCallError:
         # One that is done stands here only where tasks begin eagerly: it ended in `create_task`.
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._renew(rejected))
+            self._task = asyncio.create_task(self._renew(self._rejected))
         # Shielded: one call that is cancelled must not take the renewal from all the others.
         outcome = await asyncio.shield(self._task)
         # Raised by many calls, so each gets an error of its own.
-        return self._failure_now() or outcome
+        return self._recent_failure() or outcome
 
     async def _renew(self, rejected: Identity | None) -> Identity | DeepCallError:
         assert self._provider is not None  # noqa: S101  (only renewable sources come here)
@@ -80,7 +109,7 @@ class IdentitySource:
                     found = await self._provider.credentials()
                 else:
                     found = await self._provider.refresh(rejected.credentials)
-            self.identity = Identity(found)
+            self.identity, self._rejected = Identity(found), None
         except asyncio.CancelledError:
             if self._closed:
                 return ClientClosed("the client was closed while its credentials were renewed")
@@ -89,7 +118,10 @@ class IdentitySource:
                 raise
             return self._fail("the credential provider cancelled itself")
         except Exception as error:
-            return self._fail(f"the credential provider failed ({type(error).__name__})")
+            kind = type(error).__name__
+            # By type and place alone: the provider's own words may hold a secret.
+            log.warning("the credential provider failed: %s%s", kind, _place_of(error))
+            return self._fail(f"the credential provider failed ({kind})")
         finally:
             self._task = None
         return self.identity
@@ -98,7 +130,7 @@ class IdentitySource:
         self._failure, self._failed_at = why, asyncio.get_running_loop().time()
         return AuthenticationFailed(why)
 
-    def _failure_now(self) -> AuthenticationFailed | None:
+    def _recent_failure(self) -> AuthenticationFailed | None:
         if self._failure is None:
             return None
         if asyncio.get_running_loop().time() - self._failed_at < FAILURE_HOLDS:
@@ -107,3 +139,8 @@ class IdentitySource:
             return error
         self._failure = None
         return None
+
+
+def _place_of(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

@@ -1,7 +1,7 @@
 """When to send again, and how long to wait first.
 
-Law: pure decisions over the error tree. Nobody sleeps here, nobody reads a clock, and nothing of
-HTTP is known beyond what an error says of itself.
+Pure decisions over the error tree. Nothing here sleeps, reads a clock, or knows more of HTTP than
+what an error says of itself.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, TypeAlias
 from msgspec import Struct
 
 from deepcall_async.errors import (
+    AuthenticationFailed,
     ClientClosed,
     ConnectFailed,
     ConnectionLost,
@@ -20,12 +21,23 @@ from deepcall_async.errors import (
     RequestTimeout,
     ServerFault,
 )
+from deepcall_async.validation import positive_int
 
-__all__ = ["Repeat", "RetryBudget", "RetryPolicy", "may_have_applied", "settle", "worth_repeating"]
+__all__ = [
+    "Method",
+    "Recovery",
+    "Retry",
+    "RetryBudget",
+    "RetryPolicy",
+    "final_error",
+    "is_retryable",
+    "may_have_applied",
+]
 
-Repeat: TypeAlias = Literal["safe", "until_gone", "unsent_only"]
-"""Whether a request may be sent again: always; always, because "not found" on a repeat means done;
-or only when the first was provably never sent."""
+Method: TypeAlias = Literal["safe", "idempotent", "non_idempotent"]
+"""What repeating a request does, in the terms of RFC 9110, 9.2: a read changes nothing; a second
+``delete`` has the effect of one; any other change must not be repeated once it may have been
+applied."""
 
 LONGEST_RETRY_AFTER = 60.0
 _REPEATED_STATUSES = frozenset({500, 502, 503, 504})
@@ -36,9 +48,10 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """How failed calls are repeated.
 
     Args:
-        attempts: attempts a call may make in all; 1 means no retry. Beside these, a call that is
-            safe to repeat may be sent once more when a pooled connection proves to have died idle,
-            and once more after a renewal of credentials.
+        attempts: attempts a call may make in all; 1 sends once, whatever happens. From 2 on, two
+            repeats are free: one of a read or ``delete`` that met a connection which had died idle,
+            and one after a renewal of credentials. In a fan-out, calls that are held because the
+            service is away are free too.
         base_delay: seconds; the first delay is drawn between 0 and this, and the range doubles.
         max_delay: seconds; the range of a delay never grows past this.
         deadline: seconds for the whole call, all attempts and waits included; None for no limit.
@@ -53,10 +66,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
-            raise TypeError("RetryPolicy: attempts must be an int")
-        if self.attempts < 1:
-            raise ValueError("RetryPolicy: attempts must be at least 1 (1 means no retry)")
+        positive_int("RetryPolicy: attempts", self.attempts)
         for name in ("base_delay", "max_delay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"RetryPolicy: {name} must be a finite number of seconds >= 0")
@@ -71,7 +81,7 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         """Seconds to wait before the next attempt, or None to stop.
 
         Args:
-            error: why the attempt failed; that it is worth repeating was decided before.
+            error: why the attempt failed; that it is retryable was decided before.
             attempt: how many attempts have been made.
             elapsed: seconds since the call began.
             chance: a random number from 0 to 1: the full jitter.
@@ -134,15 +144,99 @@ class RetryBudget:
         return True
 
 
-def worth_repeating(error: DeepCallError, repeat: Repeat) -> bool:
+class Retry(Struct, frozen=True):
+    """That another attempt follows.
+
+    ``delay`` is in seconds; ``require_fresh`` asks for a new connection, and ``renew`` for new
+    credentials.
+    """
+
+    delay: float = 0.0
+    require_fresh: bool = False
+    renew: bool = False
+
+
+class Recovery:
+    """One call's failures so far, and whether another attempt follows.
+
+    Args:
+        policy: how often to try, and how long to wait.
+        method: what repeating the request does.
+        budget: the allowance of retries.
+    """
+
+    def __init__(self, policy: RetryPolicy, method: Method, budget: RetryBudget) -> None:
+        self._policy = policy
+        self._method = method
+        self._budget = budget
+        self._counted = 0
+        self._stale_retry_used = False
+        self.renewed: bool = False
+        self.maybe_applied: bool = False
+
+    def after(
+        self,
+        error: DeepCallError,
+        *,
+        elapsed: float,
+        chance: float,
+        renewable: bool,
+        held: bool,
+        patient: bool,
+    ) -> Retry | None:
+        """Decide what follows a failed attempt.
+
+        Args:
+            error: how it failed.
+            elapsed: seconds since the call began.
+            chance: a random number from 0 to 1, for the jitter.
+            renewable: new credentials can be asked for.
+            held: the call waits until the service is back, so the attempt costs nothing.
+            patient: the call belongs to a fan-out that waits for the service, so a repeat of what
+                was not answered needs no allowance.
+
+        Returns:
+            The next attempt, or None to give up.
+        """
+        once = self._policy.attempts == 1 and not patient
+        if isinstance(error, AuthenticationFailed):
+            if once or self.renewed or not renewable:
+                return None
+            self.renewed = True
+            return Retry(renew=True)
+        self.maybe_applied = self.maybe_applied or may_have_applied(error)
+        if once or not is_retryable(error, self._method):
+            return None
+        if (
+            not self._stale_retry_used
+            and isinstance(error, ConnectionLost)
+            and error.stale
+            and self._budget.spend_stale()
+        ):
+            self._stale_retry_used = True
+            return Retry(require_fresh=True)
+        # What was idle longer than the attempt that timed out may lead to the same dead server.
+        fresh = isinstance(error, RequestTimeout)
+        if held:
+            # Where it is held, the waiting is done: only those that found no server pause before.
+            pause = self._policy.base_delay * chance if isinstance(error, ConnectFailed) else 0.0
+            return Retry(pause, require_fresh=fresh)
+        self._counted += 1
+        delay = self._policy.delay(error, attempt=self._counted, elapsed=elapsed, chance=chance)
+        if delay is None or not (patient or self._budget.spend()):
+            return None
+        return Retry(delay, require_fresh=fresh)
+
+
+def is_retryable(error: DeepCallError, method: Method) -> bool:
     """Whether another attempt is safe for this kind of request, and could end better."""
     if isinstance(error, ConnectFailed):
-        return not error.untrusted
-    if repeat == "unsent_only":
+        return not error.fatal
+    if method == "non_idempotent":
         return False
     if isinstance(error, RateLimited):
         # A throttled change is a plain refusal: the caller decides, as for every other change.
-        return repeat == "safe"
+        return method == "safe"
     if isinstance(error, ServerFault):
         return error.code in _PASSING_CODES or error.http_status in _REPEATED_STATUSES
     return isinstance(error, (ConnectionLost, RequestTimeout))
@@ -155,11 +249,11 @@ def may_have_applied(error: DeepCallError) -> bool:
     return isinstance(error, (ConnectionLost, ServerFault))
 
 
-def settle(error: DeepCallError, repeat: Repeat, *, ambiguous: bool) -> DeepCallError:
+def final_error(error: DeepCallError, method: Method, *, maybe_applied: bool) -> DeepCallError:
     """The error to raise in the end: a change that may have been applied is an unknown outcome."""
     if isinstance(error, RateLimited):
-        error.of_change = repeat != "safe"
-    if repeat == "safe" or not ambiguous:
+        error.of_change = method != "safe"
+    if method == "safe" or not maybe_applied:
         return error
     unknown = OutcomeUnknown(
         f"{error.endpoint}: the request was sent but not answered, so it may or may not have been"

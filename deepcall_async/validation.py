@@ -1,17 +1,63 @@
-"""What may be sent: arguments are checked before anything leaves.
+"""Checks of arguments and settings, made before anything is sent.
 
-Law: pure checks that return the value to send or raise ValueError or TypeError saying what to do.
+Pure functions that return the value to use, or raise ValueError or TypeError saying what to do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from operator import index
+from typing import TypeGuard, TypeVar
 
-__all__ = ["agent_ids", "flag", "group_id", "name", "number_or_text", "status"]
+__all__ = [
+    "agent_ids",
+    "flag",
+    "group_id",
+    "is_int",
+    "name",
+    "number_or_text",
+    "of_type",
+    "positive_int",
+    "positive_number",
+    "status",
+]
+
+T = TypeVar("T")
 
 LONGEST_NAME = 255
 LONGEST_ID = 64
 _LARGEST_ID = 2**63 - 1
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number; a bool is an int to Python, and nobody's number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def positive_int(argument: str, value: int) -> int:
+    """A whole number above zero."""
+    if not is_int(value):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{argument} must be at least 1")
+    return value
+
+
+def positive_number(argument: str, value: float) -> float:
+    """A finite number above zero."""
+    if not is_int(value) and not isinstance(value, float):
+        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{argument} must be a finite number above 0")
+    return float(value)
+
+
+def of_type(argument: str, value: T, kind: type[T]) -> T:
+    """A setting that is an object of a class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{argument} must be a {kind.__name__}, not {type(value).__name__}")
+    return value
 
 
 def group_id(value: int | str) -> str:
@@ -51,7 +97,7 @@ def name(value: str) -> str:
 
 def status(value: int) -> int:
     """A group's status number."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_int(value):
         raise TypeError(f"status must be an int, not {type(value).__name__}")
     if not 0 <= value <= _LARGEST_ID:
         raise ValueError("status must not be negative or larger than 63 bits")
@@ -66,13 +112,10 @@ def flag(argument: str, value: bool) -> bool:
 
 
 def _identifier(argument: str, value: int | str) -> str:
-    # bool is an int to Python, but True is nobody's id.
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError(f"{argument}: an id must be an int or a str, not {type(value).__name__}")
-    if isinstance(value, int):
+    if not isinstance(value, str):
+        value = _integer(argument, value)
         if not 0 <= value <= _LARGEST_ID:
             raise ValueError(f"{argument}: an id must not be negative or larger than 63 bits")
-        # An enumeration's member is shown as its name.
         return int.__repr__(value)
     if not value.strip():
         raise ValueError(f"{argument}: an id is blank")
@@ -83,6 +126,14 @@ def _identifier(argument: str, value: int | str) -> str:
     if value.startswith("-"):
         raise ValueError(f"{argument}: an id must not be negative")
     return str.__str__(value)
+
+
+def _integer(argument: str, value: object) -> int:
+    """An id that is a number, also one of another library's, such as numpy's."""
+    if not isinstance(value, bool):
+        with suppress(TypeError):
+            return int(index(value))  # type: ignore[arg-type]  # the error says what it is not
+    raise TypeError(f"{argument}: an id must be an int or a str, not {type(value).__name__}")
 
 
 def _unsendable(text: str) -> bool:

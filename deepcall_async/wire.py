@@ -1,8 +1,8 @@
 """DeepCall's wire format, without I/O: requests into bytes, answers into structs or errors.
 
-Law: a pure function of bytes in, struct or error out. Nothing waits, nothing is sent, nothing is
-repeated here; `decode` never raises, and no error it gives carries the data it failed on.
-Where the vendor's pages disagree with themselves, the choice stands beside the line it decides.
+Nothing waits, is sent or is repeated here. `decode` never raises, and no error that it gives
+carries the data it failed on. Where the vendor's pages disagree with themselves, our choice stands
+beside the line that depends on it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -24,6 +24,7 @@ from deepcall_async.errors import (
     BadRequest,
     DeepCallError,
     GroupUnavailable,
+    NoData,
     PermissionDenied,
     RateLimited,
     ServerFault,
@@ -39,13 +40,16 @@ from deepcall_async.models import (
     Int64,
 )
 from deepcall_async.redaction import Secrets, safe_text
+from deepcall_async.retry import Method
 
 T = TypeVar("T")
 
 _CLASS_OF_CODE: Mapping[int, type[ApiError]] = {
     1000: BadRequest,
+    1005: BadRequest,
     1009: ServerFault,
     1010: ServerFault,
+    1012: NoData,
     1014: AuthenticationFailed,
     1015: PermissionDenied,
     1020: AuthenticationFailed,
@@ -133,24 +137,29 @@ class Endpoint(Struct, Generic[T], frozen=True):
     """One row of the route table.
 
     ``read`` decodes a body into the vendor's status and, when that is a success, the result.
+    ``subject`` gives the id of the group that a result is about.
     """
 
     name: str
     path: str
-    repeat: Literal["safe", "until_gone", "unsent_only"]
+    method: Method
     read: Callable[[bytes | bytearray, Rosters], tuple[str, T]]
+    subject: Callable[[T], int] | None = None
 
 
 class Call(Struct, Generic[T], frozen=True):
     """A request ready to be sent under anyone's credentials.
 
-    ``fields`` is a JSON object; ``when_gone`` is the result when a repeat finds the group gone;
-    ``refine`` narrows the result.
+    ``fields`` is a JSON object. ``group_id`` is the group that the result must be about.
+    ``when_gone`` is the result when a repeat finds the group gone, ``when_no_data`` that of an
+    answer which says that there is no data. ``refine`` narrows the result.
     """
 
     endpoint: Endpoint[T]
     fields: bytes
+    group_id: int | None = None
     when_gone: T | None = None
+    when_no_data: T | None = None
     refine: Callable[[T], T] | None = None
 
 
@@ -189,6 +198,8 @@ class _RelationReply(_Reply):
 class _Envelope(Struct):
     status: Any = None
     code: Any = None
+    # Some of the vendor's other routes spell the field so.
+    errCode: Any = None  # noqa: N815  (the wire's own name)
     message: Any = None
 
 
@@ -234,15 +245,19 @@ def _read_delete(body: bytes | bytearray, rosters: Rosters) -> tuple[str, Delete
 
 # The pages write the paths with a trailing slash and every sample without one: without.
 _API = "/api/v2/Group/"
-_ADD_GROUP = Endpoint("groups.add", _API + "add", "unsent_only", _read_add)
-_UPDATE_GROUP = Endpoint("groups.update", _API + "update", "unsent_only", _read_message)
-_DELETE_GROUP = Endpoint("groups.delete", _API + "delete", "until_gone", _read_delete)
+_ADD_GROUP = Endpoint("groups.add", _API + "add", "non_idempotent", _read_add)
+_UPDATE_GROUP = Endpoint("groups.update", _API + "update", "non_idempotent", _read_message)
+_DELETE_GROUP = Endpoint("groups.delete", _API + "delete", "idempotent", _read_delete)
 _LIST_GROUPS = Endpoint("groups.list", _API + "list", "safe", _read_list)
 _AGENT_RELATION = Endpoint(
-    "groups.agent_relation", _API + "getGroupAgentRelation", "safe", _read_relation
+    "groups.agent_relation",
+    _API + "getGroupAgentRelation",
+    "safe",
+    _read_relation,
+    lambda relation: relation.group.unique_id,
 )
 _ASSIGN_AGENTS = Endpoint(
-    "groups.assign_agents", _API + "submitAssignGroupToAgent", "unsent_only", _read_message
+    "groups.assign_agents", _API + "submitAssignGroupToAgent", "non_idempotent", _read_message
 )
 
 
@@ -278,8 +293,10 @@ def list_groups(
         # both are sent, and groups that were not asked for are dropped from the answer.
         fields |= {"groupid": wanted, "groupId": wanted}
 
+        number = _as_number(wanted)
+
         def refine(groups: tuple[Group, ...]) -> tuple[Group, ...]:
-            return tuple(group for group in groups if str(group.unique_id) == wanted)
+            return tuple(group for group in groups if group.unique_id == number)
 
     if name is not None:
         fields["name"] = validation.name(name)
@@ -287,30 +304,36 @@ def list_groups(
         fields["quick"] = validation.flag("quick", quick)
     if forward is not None:
         fields["forward"] = validation.flag("forward", forward)
-    return Call(_LIST_GROUPS, _json(fields), refine=refine)
+    return Call(_LIST_GROUPS, _json(fields), when_no_data=(), refine=refine)
 
 
 def agent_relation(
     group_id: int | str, *, quick: bool, name: str | None
 ) -> Call[GroupAgentRelation]:
     """Ask for a group, its roster and who of it is in the group."""
-    fields: dict[str, object] = {
-        "quick": validation.flag("quick", quick),
-        "groupId": validation.number_or_text(group_id),
-    }
+    wanted = validation.number_or_text(group_id)
+    fields: dict[str, object] = {"quick": validation.flag("quick", quick), "groupId": wanted}
     if name is not None:
         fields["name"] = validation.name(name)
-    return Call(_AGENT_RELATION, _json(fields))
+    number = wanted if isinstance(wanted, int) else _as_number(wanted)
+    return Call(_AGENT_RELATION, _json(fields), group_id=number)
 
 
 def assign_agents(
     group_id: int | str, agents: Iterable[int | str], *, receive_call: Iterable[int | str]
 ) -> Call[str]:
     """Ask for agents to be put into a group."""
+    members = validation.agent_ids("agent_ids", agents)
+    receivers = validation.agent_ids("receive_call", receive_call)
+    strangers = sorted(set(receivers) - set(members))
+    if strangers:
+        raise ValueError(
+            f"receive_call names agents who are not in agent_ids: {', '.join(strangers[:10])}"
+        )
     fields = {
         "groupId": validation.group_id(group_id),
-        "agent_unique_id": validation.agent_ids("agent_ids", agents),
-        "receive_call": validation.agent_ids("receive_call", receive_call),
+        "agent_unique_id": members,
+        "receive_call": receivers,
     }
     return Call(_ASSIGN_AGENTS, _json(fields))
 
@@ -345,8 +368,15 @@ def decode(
             fault = error
         else:
             if verdict == "success":
-                return result if call.refine is None else call.refine(result)
-    return _refusal(call, status, headers, body, identity, now, fault)
+                if call.group_id is None or call.endpoint.subject is None:
+                    return result if call.refine is None else call.refine(result)
+                if call.endpoint.subject(result) == call.group_id:
+                    return result
+                return _unexpected(call, status, "the answer is about another group")
+    refusal = _refusal(call, status, headers, body, identity, now, fault)
+    if call.when_no_data is not None and isinstance(refusal, NoData):
+        return call.when_no_data
+    return refusal
 
 
 def _refusal(
@@ -366,7 +396,8 @@ def _refusal(
     refused = envelope.status == "error"
     # The HTTP status of an error is not documented and may be 200, so DeepCall's code decides.
     # Only where the code is missing or new does the status say what kind of failure it is.
-    code = _code(envelope.code) if refused else None
+    said = envelope.errCode if envelope.code is None else envelope.code
+    code = _code(said) if refused else None
     kind = _CLASS_OF_CODE.get(code) if code is not None else None
     kind = kind or _CLASS_OF_STATUS.get(status) or (ServerFault if status >= 500 else None)
     if kind is None and refused:
@@ -380,18 +411,32 @@ def _refusal(
         error.endpoint = name
         return error
     kind_of_body = safe_text(str(headers.get("Content-Type", "no content type")), identity.secrets)
-    why = _reason(status, envelope, fault, empty=not body)
-    unexpected = UnexpectedReply(f"{name}: {why} (HTTP {status}, {kind_of_body})")
-    unexpected.http_status, unexpected.endpoint = status, name
-    return unexpected
+    why = _reason(status, envelope, fault, body)
+    return _unexpected(call, status, why, kind_of_body)
 
 
-def _reason(status: int, envelope: _Envelope, fault: Exception | None, *, empty: bool) -> str:
+def _unexpected(
+    call: Call[T], status: int, why: str, kind_of_body: str = "JSON"
+) -> UnexpectedReply:
+    name = call.endpoint.name
+    error = UnexpectedReply(f"{name}: {why} (HTTP {status}, {kind_of_body})")
+    error.http_status, error.endpoint = status, name
+    return error
+
+
+def _reason(
+    status: int, envelope: _Envelope, fault: Exception | None, body: bytes | bytearray
+) -> str:
+    if status == 413:
+        return "the request is too large for the server"
+    # What nginx says; it ends the TLS handshake well and refuses the request.
+    if status == 400 and b"required SSL certificate" in body:
+        return "the server wants a client certificate: pass ssl= with one loaded"
     if 300 <= status < 400:
         return "the server redirects, and a body with credentials is not sent elsewhere"
     if not 200 <= status < 300:
         return "the answer is not DeepCall's; check base_url"
-    if empty:
+    if not body:
         return "the answer is empty"
     if isinstance(fault, msgspec.ValidationError):
         # msgspec names types and the JSON path in these, never a value.
@@ -437,6 +482,10 @@ def _retry_after(headers: Mapping[str, str], now: Callable[[], float]) -> float 
         return max(0.0, parsedate_to_datetime(value).timestamp() - now())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _as_number(identifier: str) -> int | None:
+    return int(identifier) if identifier.isascii() and identifier.isdigit() else None
 
 
 def _json(fields: Mapping[str, object]) -> bytes:

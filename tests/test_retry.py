@@ -22,6 +22,7 @@ from deepcall_async import (
     ConnectionLost,
     DeepCallError,
     GroupUnavailable,
+    NoData,
     OutcomeUnknown,
     PermissionDenied,
     RateLimited,
@@ -35,11 +36,11 @@ from deepcall_async import (
 )
 from deepcall_async.retry import (
     LONGEST_RETRY_AFTER,
-    Repeat,
+    Method,
     RetryBudget,
+    final_error,
+    is_retryable,
     may_have_applied,
-    settle,
-    worth_repeating,
 )
 
 SECONDS = st.floats(0, 1e6, allow_nan=False)
@@ -282,11 +283,11 @@ def made(kind: type[DeepCallError], **attributes: Any) -> DeepCallError:
     return error
 
 
-REPEATS: tuple[Repeat, ...] = ("safe", "until_gone", "unsent_only")
+REPEATS: tuple[Method, ...] = ("safe", "idempotent", "non_idempotent")
 # Error, whether to repeat it for each kind of request, and whether a change may have been applied.
 TABLE = [
     (made(ConnectFailed), (True, True, True), False),
-    (made(ConnectFailed, untrusted=True), (False, False, False), False),
+    (made(ConnectFailed, fatal=True), (False, False, False), False),
     (made(RequestTimeout), (True, True, False), True),
     (made(ConnectionLost), (True, True, False), True),
     (made(ConnectionLost, stale=True), (True, True, False), True),
@@ -303,6 +304,7 @@ TABLE = [
     (made(AuthenticationFailed), (False, False, False), False),
     (made(PermissionDenied), (False, False, False), False),
     (made(BadRequest), (False, False, False), False),
+    (made(NoData), (False, False, False), False),
     (made(GroupUnavailable), (False, False, False), False),
     (made(ApiError, code=4711), (False, False, False), False),
     (made(UnexpectedReply), (False, False, False), False),
@@ -317,11 +319,11 @@ TABLE = [
 def test_the_table_of_errors_and_kinds_of_request(
     error: DeepCallError, repeated: tuple[bool, ...], applied: bool
 ) -> None:
-    assert tuple(worth_repeating(error, repeat) for repeat in REPEATS) == repeated
+    assert tuple(is_retryable(error, repeat) for repeat in REPEATS) == repeated
     assert may_have_applied(error) is applied
     for repeat in REPEATS:
         for ambiguous in (True, False):
-            settled = settle(error, repeat, ambiguous=ambiguous)
+            settled = final_error(error, repeat, maybe_applied=ambiguous)
             if repeat == "safe" or not ambiguous:
                 assert settled is error
                 continue
@@ -339,7 +341,7 @@ def test_a_timeout_before_anything_was_sent_leaves_no_doubt() -> None:
 def test_a_change_is_never_repeated_when_it_may_have_been_applied() -> None:
     for error, _, applied in TABLE:
         if applied:
-            assert not worth_repeating(error, "unsent_only")
+            assert not is_retryable(error, "non_idempotent")
 
 
 def test_every_class_of_error_is_in_the_table() -> None:
@@ -369,13 +371,13 @@ def test_the_route_table_says_how_each_endpoint_may_be_repeated() -> None:
             wire.assign_agents(1, [1], receive_call=()),
         )
     }
-    assert {name: call.endpoint.repeat for name, call in calls.items()} == {
+    assert {name: call.endpoint.method for name, call in calls.items()} == {
         "groups.list": "safe",
         "groups.agent_relation": "safe",
-        "groups.delete": "until_gone",
-        "groups.add": "unsent_only",
-        "groups.update": "unsent_only",
-        "groups.assign_agents": "unsent_only",
+        "groups.delete": "idempotent",
+        "groups.add": "non_idempotent",
+        "groups.update": "non_idempotent",
+        "groups.assign_agents": "non_idempotent",
     }
     assert [name for name, call in calls.items() if call.when_gone is not None] == ["groups.delete"]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from deepcall_async import (
@@ -25,6 +26,7 @@ from deepcall_async import (
     Group,
     GroupAgentRelation,
     GroupUnavailable,
+    NoData,
     PermissionDenied,
     RateLimited,
     RetryPolicy,
@@ -187,7 +189,10 @@ def test_credentials_are_escaped_like_all_else() -> None:
 def call_of(verb: str) -> wire.Call[Any]:
     calls: dict[str, wire.Call[Any]] = {
         "list": wire.list_groups(name=None, group_id=None, quick=None, forward=None),
-        "getGroupAgentRelation": wire.agent_relation(28, quick=True, name=None),
+        # These replies are about many groups; the check of whom one is about has tests of its own.
+        "getGroupAgentRelation": replace(
+            wire.agent_relation(28, quick=True, name=None), group_id=None
+        ),
         "add": wire.add("Sales"),
         "update": wire.update(28, name="A", status=None),
         "delete": wire.delete(28),
@@ -544,6 +549,55 @@ def test_a_bytearray_decodes_as_bytes_do(verb: str, body: bytes) -> None:
     one, two = decode(verb, body), decode(verb, bytearray(body))
     assert type(one) is type(two)
     assert str(one) == str(two)
+
+
+# Which group an answer is about.
+
+
+@pytest.mark.parametrize("asked", [28, "28", "028"])
+def test_an_answer_about_another_group_is_not_an_answer(asked: int | str) -> None:
+    call = wire.agent_relation(asked, quick=True, name=None)
+    assert decode(call, relation(28)).group.unique_id == 28
+    found = decode(call, relation(29))
+    assert type(found) is UnexpectedReply
+    assert "another group" in str(found)
+
+
+@pytest.mark.parametrize("asked", [28, "28", "028"])
+def test_a_listed_group_is_found_however_its_id_is_written(asked: int | str) -> None:
+    call = wire.list_groups(name=None, group_id=asked, quick=None, forward=None)
+    found = decode(call, {"status": "success", "response": [group(27), group(28)]})
+    assert [each.unique_id for each in found] == [28]
+
+
+def test_no_data_is_an_error_but_for_a_list() -> None:
+    body = {"status": "error", "message": "No data found", "code": 1012}
+    assert decode("list", body) == ()
+    assert type(decode("getGroupAgentRelation", body)) is NoData
+
+
+def test_a_code_under_its_other_name() -> None:
+    body = {"status": "error", "message": "no", "errCode": "1503"}
+    assert type(decode("delete", body)) is GroupUnavailable
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (413, b"<html>413 Request Entity Too Large</html>", "request is too large"),
+        (400, b"<html>No required SSL certificate was sent</html>", "client certificate"),
+        (400, b"<html>Bad Request</html>", "check base_url"),
+    ],
+)
+def test_a_page_of_a_web_server_says_what_to_mend(status: int, body: bytes, text: str) -> None:
+    found = decode("list", body, status)
+    assert type(found) is UnexpectedReply
+    assert text in str(found)
+
+
+def test_a_receiver_must_be_among_the_agents() -> None:
+    with pytest.raises(ValueError, match="receive_call names agents who are not in agent_ids: 9"):
+        wire.assign_agents(28, [3, 8], receive_call=[3, "9"])
 
 
 # Rosters, which are decoded once and shared.

@@ -1,414 +1,138 @@
-"""The ``deepcall`` command: options, environment, exit codes.
+"""The commands around the audit: ``audit``, ``diff``, ``report`` and ``rules``.
 
-Law: it connects what the library offers to a terminal. What is worth testing apart from it lives
-elsewhere: rules and formats in ``audit``, looks in ``terminal``, reading and writing in ``files``.
+Their options, and nothing heavy: what they do is in ``audit_run``, imported when one of them runs.
 """
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import ExitStack, asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
+from cyclopts import Parameter
 
-from deepcall_async import options
-from deepcall_async.audit import (
-    RULES,
-    Report,
-    Settings,
-    exit_code,
-    render,
-    run_audit,
-    table_rows,
+from deepcall_async.cli.exits import UsageError
+from deepcall_async.cli.parameters import (
+    CONNECTING,
+    DEMO_GROUPS,
+    JUDGING,
+    ConnectOptions,
+    FailOn,
+    JudgeOptions,
+    ListFormat,
+    Outputs,
+    RunOptions,
+    Whole,
+    in_range,
 )
-from deepcall_async.audit import diff as compare
-from deepcall_async.cli.files import (
-    STDOUT,
-    Output,
-    Record,
-    output_from,
-    read_credentials,
-    read_mutes,
-    read_run,
-    write_report,
-)
-from deepcall_async.cli.terminal import ProgressStyle, printable, progress_display, show_table
-from deepcall_async.client import DeepCall
-from deepcall_async.credentials import UserToken
-from deepcall_async.errors import AuthenticationFailed, DeepCallError, GroupUnavailable
-from deepcall_async.retry import RetryPolicy
-from deepcall_async.version import __version__
 
-__all__ = ["run"]
+__all__ = ["audit", "diff", "list_rules", "report"]
 
-T = TypeVar("T")
-
-FOUND, USAGE, INCOMPLETE, UNAUTHENTICATED, INTERRUPTED = 1, 2, 3, 4, 130
-DEMO_GROUPS = 300
-
-app: App = App(
-    name="deepcall", help="DeepCall's groups from the command line.", version=__version__
-)
-groups_app: App = App(name="groups", help="Look at the account's groups.")
-app.command(groups_app)
-
-BaseUrl = Annotated[
-    str | None, Parameter(help="The service's address, instead of DEEPCALL_BASE_URL.")
+MutesFile = Annotated[
+    Path | None, Parameter(help="A TOML file of accepted findings and thresholds.", group=JUDGING)
 ]
-CredentialsFile = Annotated[
-    Path | None,
-    Parameter(
-        name="--credentials",
-        allow_leading_hyphen=True,
-        help="A file of DEEPCALL_SSID=... or DEEPCALL_USER_ID=... and DEEPCALL_TOKEN=... lines"
-        " instead of the environment; - for stdin.",
-    ),
+FailOnOption = Annotated[
+    FailOn, Parameter(help="The mildest severity that makes the exit code 1.", group=JUDGING)
+]
+AllowPartial = Annotated[
+    bool, Parameter(help="An incomplete run may pass.", negative="", group=JUDGING)
 ]
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the command.
-
-    Args:
-        arguments: the command line's, without the program's name.
-
-    Returns:
-        The exit code: 0 fine, 1 findings, 2 wrong usage or configuration, 3 incomplete,
-        4 authentication, 130 interrupted.
-    """
-    try:
-        code = app(_with_demo_size(arguments), exit_on_error=False, result_action="return_value")
-    except CycloptsError:
-        return USAGE
-    except (ValueError, TypeError, OSError) as error:
-        _say(f"deepcall: {error}")
-        return USAGE
-    except AuthenticationFailed as error:
-        _say(f"deepcall: {error}\nCheck the credentials; `deepcall audit --help` says where from.")
-        return UNAUTHENTICATED
-    except DeepCallError as error:
-        _say(f"deepcall: {error}")
-        return INCOMPLETE
-    except KeyboardInterrupt:
-        _say("deepcall: interrupted")
-        return INTERRUPTED
-    return code if isinstance(code, int) else 0
-
-
-@app.command
 def audit(
-    *group_ids: int,
+    *group_ids: Annotated[Whole, Parameter(help="Groups to look up; none for all.")],
     sandbox: Annotated[
-        int | None,
-        Parameter(help=f"Audit a demo account of N groups ({DEMO_GROUPS} when N is left out)."),
-    ] = None,
-    concurrency: Annotated[int, Parameter(help="Lookups in flight at once.")] = 32,
-    rate: Annotated[float | None, Parameter(help="Requests a second at most.")] = None,
-    rules: Annotated[
-        tuple[str, ...], Parameter(help="Only these rules, by id or name.", negative="")
-    ] = (),
-    ignore: Annotated[tuple[str, ...], Parameter(help="All rules but these.", negative="")] = (),
-    fail_on: Annotated[
-        Literal["critical", "high", "medium", "low", "never"],
-        Parameter(help="The mildest severity that makes the exit code 1."),
-    ] = "high",
-    baseline: Annotated[
-        Path | None, Parameter(help="An earlier run's JSONL to compare with.")
-    ] = None,
-    new_only: Annotated[bool, Parameter(help="Only what the baseline lacks.", negative="")] = False,
-    output: Annotated[
-        tuple[str, ...],
+        Whole | None,
         Parameter(
-            name=["--output", "-o"],
-            help="FORMAT:FILE, repeatable: table, json, jsonl, csv, md, html, junit; - is stdout.",
-            negative="",
+            help=f"Audit a demo account of N groups ({DEMO_GROUPS} when N is left out).",
+            group=CONNECTING,
         ),
-    ] = (),
+    ] = None,
+    output: Outputs = (),
     resume: Annotated[
         Path | None,
         Parameter(help="Go on from an earlier run's JSONL, and write to it unless -o names one."),
     ] = None,
-    mutes: Annotated[
-        Path | None, Parameter(help="A TOML file of accepted findings and thresholds.")
+    nightly: Annotated[
+        Path | None,
+        Parameter(help="A folder to keep records in: each run is compared with the last complete."),
     ] = None,
-    allow_partial: Annotated[
-        bool, Parameter(help="An incomplete run may pass.", negative="")
-    ] = False,
-    max_failures: Annotated[int | None, Parameter(help="End after more failures.")] = None,
-    progress: Annotated[ProgressStyle, Parameter(help="How to show progress, on stderr.")] = "auto",
-    base_url: BaseUrl = None,
-    credentials: CredentialsFile = None,
+    judge: JudgeOptions = JudgeOptions(),  # noqa: B008  (frozen)
+    running: RunOptions = RunOptions(),  # noqa: B008  (frozen)
+    connect: ConnectOptions = ConnectOptions(),  # noqa: B008  (frozen)
 ) -> int:
-    """Find groups whose callers ring into nothing, and what else is wrong or wasteful.
+    """Look up the account's groups, or those given, and judge them."""
+    in_range("--concurrency", running.concurrency, 1, 1000)
+    in_range("--rate", running.rate, 0.001, 1_000_000)
+    in_range("--timeout", connect.timeout, 0.001, 86_400)
+    in_range("--patience", running.patience, 0, 86_400)
+    in_range("--max-failures", running.max_failures, 0, 10**9)
+    in_range("--max-response-mib", connect.max_response_mib, 1, 4096)
+    if sandbox is not None:
+        in_range("--sandbox", sandbox, 0, 1_000_000)
+        given = [name for name in _REAL if getattr(connect, name) is not None]
+        if given:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UsageError(f"--sandbox is an account of its own: leave out {options}")
+    if nightly is not None and (judge.baseline is not None or resume is not None):
+        raise UsageError("--nightly chooses the baseline: leave out --baseline and --resume")
+    if judge.new_only and judge.baseline is None and nightly is None:
+        raise UsageError("--new-only compares with a baseline: give --baseline FILE or --nightly")
+    from deepcall_async.cli.audit_run import audit_account
 
-    Without GROUP_IDS the whole account is audited.
-    """
-    options.whole("--concurrency", concurrency)
-    if rate is not None:
-        options.positive("--rate", rate)
-    outputs = [output_from(item) for item in output]
-    if new_only and baseline is None:
-        raise ValueError("--new-only compares with a baseline: give --baseline FILE")
-    known = Settings() if mutes is None else read_mutes(mutes)
-    earlier = None if resume is None else read_run(resume)
-    if resume is not None and not any(kind == "jsonl" for kind, _ in outputs):
-        outputs.append(Output("jsonl", resume))
-    before = None if baseline is None else read_run(baseline)
-    err = Console(stderr=True)
-
-    async def work() -> Report:
-        retry = RetryPolicy(attempts=5)
-        async with _client(
-            sandbox, base_url, credentials, retry=retry, per_second=rate, connections=concurrency
-        ) as client:
-            with progress_display(err, "Looking up groups", progress) as shown:
-                return await run_audit(
-                    client,
-                    group_ids or None,
-                    concurrency=concurrency,
-                    baseline=before,
-                    only=_split(rules),
-                    ignore=_split(ignore),
-                    mutes=known.mutes,
-                    thresholds=known.thresholds,
-                    new_only=new_only,
-                    max_failures=max_failures,
-                    progress=shown,
-                    on_line=record,
-                    resume=earlier,
-                    sandbox=sandbox is not None,
-                )
-
-    with ExitStack() as files:
-        written = [
-            files.enter_context(Record(path, earlier)) for kind, path in outputs if kind == "jsonl"
-        ]
-
-        def record(line: bytes) -> None:
-            for file in written:
-                file.write(line)
-
-        report = _run(work())
-    _write(report, [item for item in outputs if item.format != "jsonl"])
-    if not output:
-        _show(report)
-    elif not any(path == STDOUT for _, path in outputs):
-        _say(report.verdict)
-    return exit_code(report, fail_on=fail_on, allow_partial=allow_partial)
+    return audit_account(
+        tuple(dict.fromkeys(group_ids)),
+        sandbox=sandbox,
+        output=output,
+        resume=resume,
+        nightly=nightly,
+        judge=judge,
+        running=running,
+        connect=connect,
+    )
 
 
-@app.command
 def diff(
     old: Path,
     new: Path,
     *,
-    mutes: Annotated[
-        Path | None, Parameter(help="A TOML file of accepted findings and thresholds.")
-    ] = None,
-    fail_on: Annotated[
-        Literal["critical", "high", "medium", "low", "never"],
-        Parameter(help="The mildest severity that makes the exit code 1."),
-    ] = "high",
-    output: Annotated[
-        tuple[str, ...],
-        Parameter(name=["--output", "-o"], help="FORMAT:FILE, as for audit.", negative=""),
-    ] = (),
+    output: Outputs = (),
+    mutes: MutesFile = None,
+    fail_on: FailOnOption = "high",
+    allow_partial: AllowPartial = False,
 ) -> int:
-    """Say what changed from one run's JSONL to another's."""
-    known = Settings() if mutes is None else read_mutes(mutes)
-    outputs = [output_from(item) for item in output]
-    report = compare(read_run(old), read_run(new), thresholds=known.thresholds, mutes=known.mutes)
-    _write(report, outputs)
-    if not outputs:
-        _show(report)
-    return exit_code(report, fail_on=fail_on, allow_partial=True)
+    """Compare two records."""
+    from deepcall_async.cli.audit_run import compare_records
+
+    return compare_records(
+        old, new, output=output, mutes=mutes, fail_on=fail_on, allow_partial=allow_partial
+    )
 
 
-@app.command(name="rules")
-def list_rules() -> None:
-    """List the rules of the audit."""
-    rows = [(rule.id, rule.severity, rule.name, rule.meaning, rule.fix) for rule in RULES]
-    show_table(Console(), "Rules", ("Rule", "Severity", "Name", "Meaning", "What to do"), rows)
-
-
-@groups_app.command(name="list")
-def list_groups(
+def report(
+    record: Path,
     *,
-    name: Annotated[str | None, Parameter(help="Only groups with this in their names.")] = None,
-    base_url: BaseUrl = None,
-    credentials: CredentialsFile = None,
-) -> None:
-    """List the account's groups."""
-
-    async def work() -> list[tuple[str, ...]]:
-        async with _client(None, base_url, credentials) as client:
-            groups = await client.groups.list(name=name)
-        return [
-            (
-                str(group.unique_id),
-                group.name,
-                "active" if group.active else "inactive",
-                f"{group.created_at:%Y-%m-%d}" if group.created_at else "",
-            )
-            for group in groups
-        ]
-
-    rows = _run(work())
-    show_table(Console(), f"{len(rows)} groups", ("Id", "Name", "Status", "Created"), rows)
-
-
-@groups_app.command(name="show")
-def show_group(
-    group_id: int, *, base_url: BaseUrl = None, credentials: CredentialsFile = None
+    output: Outputs = (),
+    judge: JudgeOptions = JudgeOptions(),  # noqa: B008  (frozen)
 ) -> int:
-    """Show a group, its members and whom its calls ring."""
+    """Judge a record again, offline."""
+    if judge.new_only and judge.baseline is None:
+        raise UsageError("--new-only compares with a baseline: give --baseline FILE")
+    from deepcall_async.cli.audit_run import report_record
 
-    async def work() -> int:
-        async with _client(None, base_url, credentials) as client:
-            try:
-                relation = await client.groups.agent_relation(group_id)
-            except GroupUnavailable as error:
-                _say(f"deepcall: {error}")
-                return FOUND
-        group, members = relation.group, relation.members
-        rows = [
-            (
-                str(member.agent_id),
-                member.agent.name if member.agent else "(not in the roster)",
-                "yes" if member.receives_calls else "no",
-            )
-            for member in members
-        ]
-        title = (
-            f"{printable(group.name)} (group {group.unique_id}),"
-            f" {'active' if group.active else 'inactive'}:"
-            f" {len(relation.receivers)} of {len(members)} receive calls"
-        )
-        show_table(Console(), title, ("Agent", "Name", "Receives calls"), rows)
-        return 0
-
-    return _run(work())
+    return report_record(record, output=output, judge=judge)
 
 
-@app.command(name="sandbox")
-def serve_sandbox(
-    *,
-    port: Annotated[int, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
-    groups: Annotated[int, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
-) -> int:
-    """Serve the built-in sandbox until Ctrl-C, and print the environment for its account."""
-    from deepcall_async.sandbox import Sandbox
+def list_rules(*, output: ListFormat = "table") -> None:
+    """List the rules."""
+    from deepcall_async.audit import RULES
+    from deepcall_async.cli.listing import Listing
 
-    async def work() -> int:
-        async with Sandbox(groups=groups, port=port) as server:
-            print(f"export DEEPCALL_BASE_URL={server.base_url}")
-            print(f"export DEEPCALL_USER_ID={server.user_id}")
-            print(f"export DEEPCALL_TOKEN={server.token}", flush=True)
-            _say(f"{groups} groups at {server.base_url}; end with Ctrl-C")
-            ended = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            # A service manager ends it with SIGTERM; that is as orderly an end as Ctrl-C.
-            if sys.platform != "win32":
-                loop.add_signal_handler(signal.SIGTERM, ended.set)
-            await ended.wait()
-        return 0
-
-    try:
-        return _run(work())
-    except KeyboardInterrupt:
-        return 0
+    Listing(
+        title="Rules",
+        columns=("rule", "severity", "name", "meaning", "what to do"),
+        rows=[(rule.id, rule.severity, rule.name, rule.meaning, rule.fix) for rule in RULES],
+    ).show(output)
 
 
-@asynccontextmanager
-async def _client(
-    sandbox: int | None,
-    base_url: str | None,
-    credentials_file: Path | None,
-    *,
-    retry: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
-    per_second: float | None = None,
-    connections: int = 100,
-) -> AsyncIterator[DeepCall]:
-    if sandbox is None:
-        client = DeepCall(
-            None if credentials_file is None else read_credentials(credentials_file),
-            base_url=base_url,
-            retry=retry,
-            per_second=per_second,
-            max_connections=connections,
-            app_info="deepcall-command",
-        )
-        async with client:
-            yield client
-        return
-    from deepcall_async.sandbox import Sandbox
-
-    async with Sandbox(groups=sandbox) as server:
-        client = DeepCall(
-            UserToken(server.user_id, server.token),
-            base_url=server.base_url,
-            retry=retry,
-            per_second=per_second,
-            max_connections=connections,
-        )
-        async with client:
-            yield client
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    if find_spec("uvloop") is not None:
-        import uvloop
-
-        return uvloop.run(work)
-    return asyncio.run(work)
-
-
-def _with_demo_size(arguments: Sequence[str]) -> list[str]:
-    # An option whose value may be left out is not known to the parser.
-    found = list(arguments)
-    for place, argument in enumerate(found):
-        following = found[place + 1] if place + 1 < len(found) else ""
-        if argument == "--sandbox" and not following.isdigit():
-            found[place] = f"--sandbox={DEMO_GROUPS}"
-    return found
-
-
-def _split(words: Sequence[str]) -> list[str]:
-    return [part.strip() for word in words for part in word.split(",") if part.strip()]
-
-
-def _write(report: Report, outputs: Sequence[Output]) -> None:
-    for output in outputs:
-        if output == ("table", STDOUT):
-            _show(report)
-        else:
-            write_report(report, output)
-
-
-def _show(report: Report) -> None:
-    out = Console()
-    if not out.is_terminal:
-        # For programs and logs: a finding a line, nothing wrapped or drawn.
-        sys.stdout.write(render(report, "table").decode())
-        return
-    rows = [
-        (severity, rule, "" if finding.group_id is None else str(finding.group_id), message, fix)
-        for finding, (severity, rule, message, fix) in zip(
-            report.findings, table_rows(report), strict=True
-        )
-    ]
-    if rows:
-        columns = ("Severity", "Rule", "Group", "Finding", "What to do")
-        show_table(out, "Findings", columns, rows)
-    out.print(printable(report.verdict), markup=False, highlight=False, style="bold")
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+_REAL = ("base_url", "credentials", "profile", "proxy", "ca", "cert")
+"""Options that speak of a real service."""

@@ -1,38 +1,41 @@
-"""The files that the command reads and writes: credentials, mutes, earlier runs, reports.
+"""The files that the command reads and writes: mutes, earlier runs, reports.
 
-Law: bytes and where they come from or go; "-" is stdin or stdout. What is wrong with a file is said
-with its name. What is in it is read and made in ``audit``; what it looks like, in ``terminal``.
+"-" is stdout. An error about a file names the file. What the content means is decided in ``audit``;
+how it looks on a terminal, in ``terminal``; the record of a run is written in ``record``.
 """
 
 from __future__ import annotations
 
-import sys
+import difflib
+import os
+import tempfile
 import tomllib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple
 
 from deepcall_async.audit import (
     FORMATS,
     Format,
-    Report,
     Settings,
     Snapshot,
     read_jsonl,
     read_settings,
-    render,
 )
-from deepcall_async.credentials import SessionId, UserToken
-from deepcall_async.options import credentials_from
+from deepcall_async.cli.exits import OutputError, UsageError, usage_errors
 
 __all__ = [
     "STDOUT",
     "Output",
-    "Record",
-    "output_from",
-    "read_credentials",
+    "is_written_directly",
+    "outputs_from",
+    "part_of",
     "read_mutes",
     "read_run",
-    "write_report",
+    "read_unfinished",
+    "refuse_clashes",
+    "replace_file",
 ]
 
 STDOUT = Path("-")
@@ -45,114 +48,131 @@ class Output(NamedTuple):
     path: Path
 
 
-def output_from(item: str) -> Output:
-    """Read FORMAT:FILE, as given to ``-o``."""
-    name, colon, file = item.partition(":")
-    kind = next((known for known in FORMATS if known == name), None)
-    if kind is None or not colon or not file:
-        raise ValueError(f"-o {item}: give FORMAT:FILE with one of {', '.join(FORMATS)}")
-    path = Path(file)
-    if path != STDOUT and not path.parent.is_dir():
-        raise ValueError(f"-o {item}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise ValueError(f"-o {item}: {path} is a folder; name a file in it")
-    return Output(kind, path)
+def outputs_from(items: Iterable[str]) -> list[Output]:
+    """Read what was given to ``-o``, each FORMAT:FILE."""
+    return [_output(item) for item in items]
 
 
-def read_mutes(file: Path) -> Settings:
-    """Read accepted findings and thresholds from TOML."""
-    try:
-        return read_settings(tomllib.loads(file.read_text("utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+def refuse_clashes(outputs: Iterable[Output], read: Mapping[str, Path | None]) -> None:
+    """Refuse to write one file twice, or a file that is read, before anything is done.
+
+    Args:
+        outputs: what is to be written.
+        read: what is read, by the option that names it.
+    """
+    taken = {_real(path): option for option, path in read.items() if path is not None}
+    for output in outputs:
+        name = f"-o {output.format}:{output.path}"
+        # A record grows beside its file, so that place is taken too.
+        places = [output.path]
+        if output.format == "jsonl" and not is_written_directly(output.path):
+            places.append(part_of(output.path))
+        for place in places:
+            if place != STDOUT and is_written_directly(place):
+                continue  # such as /dev/null
+            other = taken.setdefault(_real(place), name)
+            if other is not name:
+                raise UsageError(f"{name} would overwrite the file of {other}; name another")
+
+
+def read_mutes(file: Path | None) -> Settings:
+    """Read accepted findings and thresholds from TOML; without a file there are none."""
+    if file is None:
+        return Settings()
+    with usage_errors(file):
+        return read_settings(tomllib.loads(file.read_bytes().decode("utf-8-sig")))
 
 
 def read_run(file: Path) -> Snapshot:
     """Read an earlier run from its JSONL."""
-    try:
-        with file.open("rb") as lines:
-            return read_jsonl(lines)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    with usage_errors(file), file.open("rb") as lines:
+        return read_jsonl(lines)
 
 
-def read_credentials(file: Path) -> SessionId | UserToken:
-    """Read credentials, written as the environment's lines."""
-    stdin = file == STDOUT
-    text = sys.stdin.read() if stdin else file.read_text("utf-8")
-    pairs = (line.partition("=") for line in text.splitlines() if line.strip())
-    found = {
-        name.strip().removeprefix("export ").strip(): value.strip().strip("\"'")
-        for name, _, value in pairs
-    }
-    return credentials_from(lambda name: found.get(name), "stdin" if stdin else str(file))
+def read_unfinished(file: Path) -> Snapshot:
+    """Read the run that last wrote a file: of one that was killed, what it had read by then."""
+    part = part_of(file)
+    return read_run(part if part.exists() else file)
 
 
-def write_report(report: Report, output: Output) -> None:
-    """Write a report as asked."""
-    content = render(report, output.format)
-    if output.path == STDOUT:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    else:
-        output.path.write_bytes(content)
+def part_of(file: Path) -> Path:
+    """Where a record grows until it is whole: beside the file that a link leads to."""
+    real = file.resolve()
+    return real.with_name(real.name + ".part")
 
 
-class Record:
-    """A JSONL file that is whole lines at any moment, even while it replaces the one resumed.
+def is_written_directly(file: Path) -> bool:
+    """Whether a file is not to be replaced by another: stdout, a device, a pipe."""
+    return file == STDOUT or (file.exists() and not file.is_file())
 
-    The new file takes the old one's place only when it holds all that the old one held; and a run
-    that fails before its first group leaves an old file as it is.
 
-    Args:
-        path: the file, or `STDOUT`.
-        earlier: the run that this one goes on from, if any.
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all: beside itself first, then moved into its place.
+
+    A link is followed, and the permissions of a file that is replaced are kept.
+
+    Raises:
+        OutputError: it could not be written; what stood there still does.
     """
+    try:
+        if is_written_directly(file):
+            file.write_bytes(content)
+        else:
+            _replace(file.resolve(), content)
+    except OSError as error:
+        raise OutputError(f"{file}: {(error.strerror or str(error)).lower()}") from None
 
-    def __init__(self, path: Path, earlier: Snapshot | None) -> None:
-        self._path = path
-        self._aside: Path | None = None
-        self._carried = 1
-        self._held: list[bytes] = []
-        self._file: BinaryIO | None = None
-        if path == STDOUT:
-            self._file = sys.stdout.buffer
-        elif earlier is not None and path.exists():
-            self._aside = path.with_name(path.name + ".part")
-            self._carried = max(1, len(earlier.relations))
 
-    def __enter__(self) -> Self:
-        return self
+def _replace(file: Path, content: bytes) -> None:
+    try:
+        number, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.", suffix=".tmp")
+    except PermissionError:
+        # A file of ours in a folder that is not.
+        file.write_bytes(content)
+        return
+    aside = Path(name)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.chmod(_mode(file))
+        aside.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        if self._file is None or self._file is sys.stdout.buffer:
-            return
-        self._file.close()
-        # A finished run is whole, even if groups of the earlier one are gone.
-        if kind is None:
-            self._take_place()
 
-    def write(self, line: bytes) -> None:
-        """Write a line so that a kill right after it cannot lose it."""
-        self._held.append(line)
-        is_group = line.startswith(b'{"type":"group"')
-        if self._file is not None or is_group:
-            self._flush()
-        if is_group:
-            self._carried -= 1
-        if self._carried <= 0:
-            self._take_place()
+def _mode(file: Path) -> int:
+    with suppress(OSError):
+        return file.stat().st_mode & 0o7777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
-    def _flush(self) -> None:
-        if self._file is None:
-            self._file = (self._aside or self._path).open("wb")
-        self._file.writelines(self._held)
-        self._file.flush()
-        self._held.clear()
 
-    def _take_place(self) -> None:
-        if self._aside is not None:
-            self._aside.replace(self._path)
-            self._aside = None
+def _output(item: str) -> Output:
+    name, colon, file = item.partition(":")
+    kind = next((known for known in FORMATS if known == name), None)
+    if kind is None:
+        near = difflib.get_close_matches(name, FORMATS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(FORMATS)}"
+        raise UsageError(f"-o {item}: no format is called {name}; {hint}")
+    if not colon or not file:
+        raise UsageError(f"-o {item}: give FORMAT:FILE, such as {name}:report, or {name}:-")
+    path = Path(file)
+    if path == STDOUT:
+        return Output(kind, path)
+    if path.is_dir():
+        raise UsageError(f"-o {item}: {path} is a folder; name a file in it")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise UsageError(f"-o {item}: there is no folder {path.parent}")
+    if not (os.access(folder, os.W_OK) or (path.exists() and os.access(path, os.W_OK))):
+        raise UsageError(f"-o {item}: {folder} may not be written to")
+    return Output(kind, path)
+
+
+def _real(path: Path) -> Path:
+    return path if path == STDOUT else path.resolve()

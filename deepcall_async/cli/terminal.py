@@ -1,32 +1,46 @@
-"""What a person at a terminal sees: tables, the progress of a run, errors.
+"""What a person sees: tables, the progress of a run, messages.
 
-Law: presentation with rich, and nothing decided. Data goes to stdout, all else to stderr; names
-come from a server and are shown as text, never as markup or control characters.
+It presents and decides nothing. Data goes to stdout, all else to stderr. Names come from a server:
+they are shown as text, never as markup, emoji codes or control characters. Rich is imported only
+where something is drawn.
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import StringIO
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-from rich.console import Console
-from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
-from rich.text import Text
+from deepcall_async.cli.exits import OutputError, PipeClosed
 
-from deepcall_async.fanout import Progress
+if TYPE_CHECKING:
+    from rich.console import Console
 
-__all__ = ["Observer", "ProgressStyle", "printable", "progress_display", "show_table"]
+    from deepcall_async.fanout import Progress
+
+__all__ = [
+    "ProgressStyle",
+    "drawn",
+    "emit",
+    "page",
+    "printable",
+    "progress_display",
+    "say",
+    "show_table",
+    "stdout_is_terminal",
+]
 
 ProgressStyle = Literal["auto", "bar", "lines", "none"]
 
-_WIDEST = 10_000
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
+_NARROWEST = 40
+"""Columns below which help is laid out as if there were so many."""
+_NARROWEST_TABLE = 60
+"""Columns below which a table is not drawn: its cells would be a letter wide."""
 
 _STYLES = {
     "critical": "bold red",
@@ -37,62 +51,127 @@ _STYLES = {
 }
 
 
-class Observer(Protocol):
-    """Whoever is told how far a run has come."""
-
-    def __call__(self, progress: Progress, /) -> None:
-        """Take note."""
-        ...
-
-
 def printable(text: str) -> str:
     """Make a name fit for a terminal: escape what could move the cursor or break the line."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def show_table(
-    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
-) -> None:
-    """Print rows as a table; in a pipe it is as wide as its cells, so that nothing is cut.
+def say(text: str) -> None:
+    """Print a message for the user on stderr; that nobody reads it is no error."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
+def emit(content: bytes | str) -> None:
+    """Write data to stdout, at once.
 
     Args:
-        console: where to.
-        title: above the table.
+        content: bytes as they are, or text.
+
+    Raises:
+        PipeClosed: whoever read stdout has closed it.
+        OutputError: it could not be written, such as to a full disk.
+    """
+    try:
+        sys.stdout.flush()
+        buffer = getattr(sys.stdout, "buffer", None)
+        if buffer is None:  # a stand-in for stdout that takes text only
+            sys.stdout.write(content if isinstance(content, str) else content.decode())
+        else:
+            text = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else None
+            buffer.write(content if text is None else text)
+            buffer.flush()
+    except BrokenPipeError:
+        raise PipeClosed from None
+    except OSError as error:
+        raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from None
+
+
+def page() -> Console:
+    """Make a console that draws as stdout can show it, into a text that is then emitted.
+
+    It is never so narrow that help cannot be laid out.
+    """
+    from rich.console import Console
+
+    stdout = _console(sys.stdout)
+    return Console(
+        file=StringIO(),
+        width=max(stdout.width, _NARROWEST),
+        force_terminal=stdout.is_terminal,
+        color_system="auto" if stdout.is_terminal else None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def drawn(page: Console) -> str:
+    """Give what was drawn on a `page`."""
+    return cast("StringIO", page.file).getvalue()
+
+
+def stdout_is_terminal() -> bool:
+    """Whether stdout is a terminal, so that tables are drawn and not only aligned."""
+    return _is_terminal(sys.stdout)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows as a table: drawn on a wide terminal, a row a line elsewhere; nothing is cut.
+
+    Args:
+        title: above the table; empty for none.
         columns: the headings; a column named Severity is coloured by what it says.
         rows: the cells.
     """
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if not stdout_is_terminal() or (console := page()).width < _NARROWEST_TABLE:
+        lines = [columns, *cells] if cells else []
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = [printable(title), ""] if title else []
+        for line in lines:
+            padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+            text.append("  ".join(padded).rstrip())
+        emit("\n".join(text) + "\n")
+        return
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(header_style="bold")
     for place, name in enumerate(columns):
-        widest = max((len(row[place]) for row in rows), default=0)
+        widest = max((len(row[place]) for row in cells), default=0)
         # Short columns stay whole; the long ones share what is left and wrap.
         table.add_column(name, no_wrap=widest <= 24, overflow="fold")
-    for row in rows:
-        cells = [Text(printable(cell)) for cell in row]
-        for name, cell in zip(columns, cells, strict=True):
+    for row in cells:
+        shown = [Text(cell) for cell in row]
+        for name, cell in zip(columns, shown, strict=True):
             if name == "Severity":
                 cell.stylize(_STYLES.get(cell.plain, ""))
-        table.add_row(*cells)
-    if not console.is_terminal:
-        options = console.options.update(max_width=_WIDEST)
-        console.width = Measurement.get(console, options, table).maximum
-    console.print(title, markup=False, highlight=False, style="bold", soft_wrap=True)
-    console.print(table)
+        table.add_row(*shown)
+    if title:
+        console.print(Text(printable(title), style="bold"))
+    if cells:
+        console.print(table)
+    emit(drawn(console))
 
 
 @contextmanager
 def progress_display(
-    console: Console, label: str, style: ProgressStyle
-) -> Iterator[Observer | None]:
-    """Show how far a run has come: a bar on a terminal, a line every ten seconds elsewhere.
+    label: str, style: ProgressStyle
+) -> Iterator[Callable[[Progress], object] | None]:
+    """Show on stderr how far a run is: a bar on a terminal, a line every ten seconds elsewhere.
 
     Args:
-        console: where to; of stderr.
         label: what is being done.
-        style: "auto" to choose by what the console is.
+        style: "auto" to choose by what stderr is.
     """
     if style == "none":
         yield None
-    elif style == "bar" or (style == "auto" and console.is_terminal):
+    elif style == "bar" or (style == "auto" and _is_terminal(sys.stderr)):
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
         with Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -100,7 +179,7 @@ def progress_display(
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[failed]}", style="red"),
-            console=console,
+            console=_console(cast("TextIO", _Forgiving(sys.stderr))),
         ) as bar:
             task = bar.add_task(label, total=None, rate="", failed="")
 
@@ -115,12 +194,11 @@ def progress_display(
 
             yield show
     else:
-        yield _Lines(console, label)
+        yield _Lines(label)
 
 
 class _Lines:
-    def __init__(self, console: Console, label: str) -> None:
-        self._console = console
+    def __init__(self, label: str) -> None:
         self._label = label
         self._last = time.monotonic()
 
@@ -133,11 +211,38 @@ class _Lines:
         of = "" if progress.total is None else f" of {progress.total:,}"
         left = "" if not progress.eta else f", about {progress.eta:,.0f} s left"
         failed = f", {_failures(progress)}" if progress.failed else ""
-        self._console.print(
-            f"{self._label}: {progress.done:,}{of}, {progress.rate:,.0f}/s{left}{failed}",
-            markup=False,
-            highlight=False,
-        )
+        say(f"{self._label}: {progress.done:,}{of}, {progress.rate:,.0f}/s{left}{failed}")
+
+
+class _Forgiving:
+    """A stream for what may be lost: a terminal that is gone is no reason to end a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    return Console(file=stream, markup=False, emoji=False, highlight=False)
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    with suppress(ValueError):  # closed
+        return stream.isatty()
+    return False
 
 
 def _failures(progress: Progress) -> str:

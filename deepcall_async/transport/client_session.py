@@ -1,6 +1,7 @@
-"""One request, one answer, through aiohttp's documented `ClientSession`.
+"""Requests through aiohttp's documented `ClientSession`.
 
-Law: as `exchange`, for sessions that are borrowed, and for proxies from the environment.
+For sessions that are borrowed, and for versions of aiohttp or event loops that `direct` cannot
+work with.
 """
 
 from __future__ import annotations
@@ -11,73 +12,83 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
+from aiohttp import BasicAuth, ClientResponse, ClientSession, DummyCookieJar, TCPConnector
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from deepcall_async.errors import ClientClosed, DeepCallError
-from deepcall_async.transport.connection import READ_AHEAD, Answer
-from deepcall_async.transport.direct import CONTENT_TYPE, ENCODINGS, NO_TIMEOUT
+from deepcall_async.transport.base import (
+    CONTENT_TYPE,
+    NO_TIMEOUT,
+    READ_BUFFER_SIZE,
+    Answer,
+    TransportOptions,
+)
+from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import (
-    FOREIGN,
+    MAPPED_EXCEPTIONS,
+    address_of,
     closed_in_flight,
-    end_now,
-    mapped,
-    read_capped,
-    too_large,
+    expire,
+    map_connect_exception,
+    map_exception,
+    response_too_large,
 )
 
-__all__ = ["PublicExchange"]
+__all__ = ["ClientSessionTransport"]
 
 
-class PublicExchange:
-    """Requests through ``ClientSession.post``, with all that the session's owner set on it.
+class ClientSessionTransport:
+    """Sends requests through ``ClientSession.post``, with all that the session's owner set on it.
 
-    Unlike `DirectExchange` it cannot see what a server sends unasked on an idle connection of the
-    session's pool, nor prove a connection fresh.
+    Unlike `DirectTransport` it cannot see what a server sends unasked on an idle connection of the
+    session's pool, nor choose a connection by the time it has been idle.
 
     Args:
+        options: the service's address, limits, TLS and proxy.
         session: a session to borrow; None for one of its own.
-        base_url: scheme, host and port, and a path prefix if any.
-        user_agent: the User-Agent header, unless the session has its own.
-        max_response_bytes: the largest body taken, decompressed.
-        trust_env: whether a session of its own takes its proxy from the environment.
     """
 
-    def __init__(
-        self,
-        session: ClientSession | None,
-        base_url: str,
-        *,
-        user_agent: str,
-        max_response_bytes: int,
-        trust_env: bool,
-    ) -> None:
+    def __init__(self, options: TransportOptions, session: ClientSession | None) -> None:
         self._owned = session is None
         if session is None:
             # Cookies would tie the accounts that share a pool to one another.
             session = ClientSession(
-                connector=TCPConnector(limit=0), cookie_jar=DummyCookieJar(), trust_env=trust_env
+                connector=TCPConnector(limit=0), cookie_jar=DummyCookieJar(), trust_env=False
             )
         self._session = session
-        self._url = URL(base_url)
-        self._prefix = self._url.raw_path.rstrip("/")
-        self._max_response_bytes = max_response_bytes
-        self._headers = {"Accept": CONTENT_TYPE, "Accept-Encoding": ENCODINGS}
-        if "User-Agent" not in session.headers:
-            self._headers["User-Agent"] = user_agent
+        self._options = options
+        self._url = URL(options.base_url)
+        self._path_prefix = self._url.raw_path.rstrip("/")
+        self._address = address_of(self._url)
+        # What the owner of a borrowed session set on it stands, such as a User-Agent of his own.
+        self._request: dict[str, Any] = {
+            "headers": {
+                name: value
+                for name, value in options.headers.items()
+                if name != "User-Agent" or name not in session.headers
+            },
+            **_route(self._url, options),
+        }
+        proxy = self._request.get("proxy")
+        self._proxy_address = None if proxy is None else address_of(proxy)
         self._in_flight: set[asyncio.Timeout] = set()
         self._closed = False
         # The connections that have carried a request of ours, so that a stale one can be told.
         self._seen: WeakSet[object] = WeakSet()
 
     def __repr__(self) -> str:
-        return f"<PublicExchange {len(self._in_flight)} active>"
+        return f"<ClientSessionTransport {len(self._in_flight)} active>"
+
+    @property
+    def idle(self) -> int:
+        """See `Transport.idle`; aiohttp does not tell, so this is 0."""
+        return 0
 
     async def send(
-        self, path: str, body: Callable[[], bytes], *, timeout: float, fresh: bool
+        self, path: str, body: Callable[[], bytes], *, timeout: float, max_idle: float
     ) -> Answer | DeepCallError:
-        """See `Exchange.send`; ``fresh`` has no meaning here."""
+        """See `Transport.send`; ``max_idle`` has no meaning here."""
         if self._session.closed:
             error = ClientClosed("the borrowed session is closed")
             error.sent = False
@@ -89,41 +100,60 @@ class PublicExchange:
             async with scope:
                 self._in_flight.add(scope)
                 async with self._session.post(
-                    self._url.with_path(self._prefix + path, encoded=True),
+                    self._url.with_path(self._path_prefix + path, encoded=True),
                     data=payload,
-                    headers=self._headers,
                     allow_redirects=False,
                     raise_for_status=False,
                     timeout=NO_TIMEOUT,
-                    read_bufsize=READ_AHEAD,
+                    read_bufsize=READ_BUFFER_SIZE,
+                    **self._request,
                 ) as payload.response:
-                    content = await read_capped(
+                    content = await read_limited(
                         payload.response.content,
                         payload.response.headers.get("Content-Length"),
-                        self._max_response_bytes,
+                        self._options.max_response_bytes,
                     )
                     if content is None:
-                        payload.response.close()
-                        return too_large(payload.response.status, self._max_response_bytes)
+                        payload.abort()
+                        return response_too_large(
+                            payload.response.status, self._options.max_response_bytes
+                        )
                     return payload.response.status, payload.response.headers, content
-        except FOREIGN as error:
+        except MAPPED_EXCEPTIONS as error:
+            payload.abort()
             if self._closed:
                 return closed_in_flight(sent=payload.started)
-            return mapped(error, connecting=not payload.started, reused=payload.reused)
+            if not payload.started:
+                return map_connect_exception(error, self._address, self._proxy_address)
+            return map_exception(error, self._address, reused=payload.reused)
         except BaseException as error:
+            payload.abort()
             # Without aiohttp's frames, whose locals hold the answer's head.
             raise error.with_traceback(None) from None
         finally:
             self._in_flight.discard(scope)
 
     async def close(self) -> None:
-        """See `Exchange.close`."""
+        """See `Transport.close`."""
         self._closed = True
-        end_now(self._in_flight)
+        expire(self._in_flight)
         while self._in_flight:
             await asyncio.sleep(0)
         if self._owned:
             await self._session.close()
+
+
+def _route(url: URL, options: TransportOptions) -> dict[str, Any]:
+    """The keyword arguments of a request that say how to connect."""
+    found: dict[str, Any] = {}
+    if options.ssl is not None and url.scheme == "https":
+        found["ssl"] = options.ssl
+    if options.proxy is not None:
+        proxy = URL(options.proxy)
+        if proxy.user is not None:
+            found["proxy_auth"] = BasicAuth(proxy.user, proxy.password or "", encoding="utf-8")
+        found["proxy"] = proxy.with_user(None)
+    return found
 
 
 def _body(content: bytes) -> _Body:
@@ -143,6 +173,7 @@ class _Body(BytesPayload):
 
     started = False
     reused = False
+    transport: asyncio.Transport | None = None
     seen: WeakSet[object]
     response: ClientResponse
 
@@ -152,4 +183,14 @@ class _Body(BytesPayload):
         if connection is not None:
             self.reused = connection in self.seen
             self.seen.add(connection)
+        self.transport = getattr(writer, "transport", None)
         await super().write_with_length(writer, content_length)
+
+    def abort(self) -> None:
+        """End the connection at once.
+
+        aiohttp closes it in order, which over TLS on uvloop waits for a server that goes on
+        sending.
+        """
+        if self.transport is not None:
+            self.transport.abort()

@@ -1,167 +1,276 @@
-"""A connection between two requests and during one.
+"""One connection: the protocol between a socket and whoever waits for an answer.
 
-Law: bytes in, one answer out, and nothing that was not asked for. Plain answers are read here,
-all others by aiohttp's parser; who waits for them, and for how long, is not known here.
+Plain answers are read here, all others by aiohttp's parser. Who waits, and for how long, is not
+known here. Every change of state goes through `Connection._become`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import select
+import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from enum import Enum
+from typing import Any, Literal
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
+from aiohttp.connector import Connection as PooledConnection
 from aiohttp.http_exceptions import ContentLengthError
 
 from deepcall_async.errors import DeepCallError, RequestTimeout
+from deepcall_async.transport.base import KEEPALIVE, READ_BUFFER_SIZE, Answer
+from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import closed_in_flight
-from deepcall_async.transport.plain import PlainHeaders, plain_head
+from deepcall_async.transport.plain import PlainHeaders, may_become_plain, plain_head
 
-__all__ = ["READ_AHEAD", "Answer", "Link"]
+__all__ = ["Connection", "State"]
 
-Answer: TypeAlias = tuple[int, Mapping[str, str], bytes | bytearray]
-"""HTTP status, headers, decompressed body."""
+_LARGEST_PREALLOCATED = 2**20
+"""The largest body for which memory is reserved because the answer's head announces it."""
 
-READ_AHEAD = 2**16
-"""What a parser may decompress ahead of the reader: a few times this is held beside the body."""
+_LONGEST_PREFIX = 2**15
+"""Bytes kept of an answer that aiohttp's parser reads, to find where its head ends."""
 
-_MADE_ROOM_FOR = 2**20
-"""The largest body for which room is made because the answer's head announces it."""
+_SETTLING_TURNS = 5
+
+_LARGEST_TLS_REQUEST = 2**14
+"""Bytes of a request over TLS up to which a written request counts as sent.
+
+A TLS transport tells the size of its own buffer and hides that of the socket's transport below it,
+so of a larger request nobody can say whether the server has taken all of it.
+"""
+
+_KEEPALIVE_TIMEOUT = re.compile(rb"\r\nkeep-alive:[^\r]*?timeout=(\d{1,4})", re.IGNORECASE)
 
 
-class Link(asyncio.BufferedProtocol):
-    """A connection, and the protocol between its transport and whoever reads the answer.
+class State(Enum):
+    """What a connection is doing."""
 
-    A plain answer, as almost all are, is read here; any other is handed to aiohttp's parser.
-    What arrives on an idle connection was not asked for: it ends the connection, so it can never
-    be taken for the answer to the next request. And bytes are received into one buffer for all
-    connections: asyncio would map and unmap a quarter of a MiB for each receipt.
+    CONNECTING = "connecting"
+    """Open, but not yet used; the server has nothing to say."""
+    IDLE = "idle"
+    """Ready for a request; the server has nothing to say."""
+    WAITING = "waiting"
+    """A request was sent, and nothing of its answer has arrived."""
+    BODY = "body"
+    """The body of a plain answer is arriving."""
+    PARSING = "parsing"
+    """aiohttp's parser reads the answer."""
+    CLOSED = "closed"
+    """Of no further use."""
+
+
+_NEXT: Mapping[State, frozenset[State]] = {
+    State.CONNECTING: frozenset({State.IDLE, State.CLOSED}),
+    State.IDLE: frozenset({State.WAITING, State.CLOSED}),
+    State.WAITING: frozenset({State.IDLE, State.BODY, State.PARSING, State.CLOSED}),
+    State.BODY: frozenset({State.IDLE, State.CLOSED}),
+    State.PARSING: frozenset({State.IDLE, State.CLOSED}),
+    State.CLOSED: frozenset({State.CLOSED}),
+}
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A connection that carries one request at a time.
+
+    It becomes idle in the very call in which the last byte of an answer arrives. So bytes behind an
+    answer, or on a connection that waits for nothing, always find it idle and end it, in whatever
+    portions and turns the event loop delivers them. They can never be the next answer.
+
+    All connections receive into one buffer: asyncio's own receive call would map and unmap a
+    quarter of a MiB for each portion.
+
+    Args:
+        pooled: the connection that aiohttp's connector made.
+        buffer: the shared receive buffer.
+        max_response_bytes: the largest body accepted.
     """
 
-    def __init__(self, connection: Connection, buffer: memoryview, largest: int) -> None:
-        handler, transport = connection.protocol, connection.transport
+    def __init__(
+        self, pooled: PooledConnection, buffer: memoryview, max_response_bytes: int
+    ) -> None:
+        handler, transport = pooled.protocol, pooled.transport
         descriptor = -1 if transport is None else transport.get_extra_info("socket").fileno()
-        if handler is None or transport is None or descriptor < 0:
-            connection.close()
+        # The handler closes a connection on which the server spoke before it was asked.
+        if handler is None or transport is None or descriptor < 0 or handler.should_close:
+            pooled.close()
             raise ConnectionResetError("the connection was lost as soon as it was made")
-        self.connection = connection
-        self.handler: ResponseHandler = handler
+        self.state: State = State.CONNECTING
         self.transport: asyncio.Transport = transport
         self.used: bool = False
-        self.idle: bool = False
-        self.idle_since: float = 0.0
         self.lost: bool = False
-        self.spent: bool = False
-        self.deadline: float = 0.0
-        self.has_bytes: Callable[[], bool] = _readability(descriptor)
-        # The answer's head stands here and not in a local variable: it may echo the request, and
-        # a traceback of a cancelled call shows locals.
+        self.idle_since: float = 0.0
+        self.keepalive: float = KEEPALIVE
+        self.deadline: float = float("inf")
+        # Set when the answer's head stands in an attribute and not in a local variable: it may echo
+        # the request, and a traceback of a cancelled call shows locals.
         self.head: Any = None
+        self._pooled = pooled
+        self._handler: ResponseHandler = handler
         self._loop = asyncio.get_running_loop()
+        self._has_bytes = _readability(descriptor)
+        self._tls = transport.get_extra_info("ssl_object") is not None
         self._waiter: asyncio.Future[Answer | None] | None = None
+        self._reader = _Reader(handler)
         self._buffer = self._room = buffer
-        self._largest = min(largest, _MADE_ROOM_FOR)
+        self._largest = max_response_bytes
         self._body: bytearray | None = None
-        self._payload: aiohttp.StreamReader | None = None
-        self._received = 0
-        self._length_of_head = 0
-        self._last = b""
+        self._sent = 0
+        self._first = b""
         self._ended: Literal["timeout", "closed"] | None = None
         transport.set_protocol(self)
 
-    def answer(self) -> asyncio.Future[Answer | None]:
-        """The answer to the request, or None as soon as aiohttp's parser has begun to read it."""
-        self._waiter = self._loop.create_future()
-        return self._waiter
+    def __repr__(self) -> str:
+        return f"<Connection {self.state.value}>"
 
-    def end(self, why: Literal["timeout", "closed"]) -> None:
+    def _become(self, state: State) -> None:
+        if state not in _NEXT[self.state]:
+            raise AssertionError(f"a connection that is {self.state.value} cannot be {state.value}")
+        self.state = state
+
+    # What the transport asks of it.
+
+    async def settle(self) -> bool:
+        """Make a new connection ready for its first request; False when it is of no use."""
+        # A few turns of the loop deliver what the server sent when it accepted the connection. What
+        # is still on its way by then cannot be told from an answer.
+        for _ in range(_SETTLING_TURNS):
+            await asyncio.sleep(0)
+        # Over TLS there may be bytes that are no answer: tickets to resume the session with.
+        if self.state is State.CONNECTING and (self._tls or not self._has_bytes()):
+            self._become(State.IDLE)
+        return self.state is State.IDLE
+
+    def is_usable(self) -> bool:
+        """Whether an idle connection is still alive and silent, as far as this side can know."""
+        return self.state is State.IDLE and not self._has_bytes()
+
+    def send(self, request: bytes) -> asyncio.Future[Answer | None]:
+        """Send a request.
+
+        Returns:
+            A future of its answer, or of None as soon as aiohttp's parser has begun to read it.
+        """
+        self._become(State.WAITING)
+        self._sent = len(request)
+        waiter = self._waiter = self._loop.create_future()
+        self.transport.write(request)
+        return waiter
+
+    async def parsed_answer(self, limit: int) -> Answer | None:
+        """The answer that aiohttp's parser reads, or None for a body over `limit` bytes.
+
+        After None, ``head`` still holds the answer's head.
+        """
+        self.head, payload = await self._handler.read()
+        while 100 <= self.head.code < 200 and self.head.code != 101:
+            self._reader.heads += 1
+            self.head, payload = await self._handler.read()
+        self._reader.payload = payload
+        if self.state is State.CLOSED:
+            self._reader.wake()
+        declared = self.head.headers.get("Content-Length")
+        content = await read_limited(payload, declared, limit)
+        if content is None:
+            self.close()
+            return None
+        message, self.head = self.head, None
+        self._read_keepalive(b"\r\nkeep-alive: %b" % _latin1(message.headers.get("Keep-Alive")))
+        whole = self._reader.fully_consumed(message.headers) and not self._handler.should_close
+        self._answered(reusable=whole)
+        return message.code, message.headers, content
+
+    def abort(self, why: Literal["timeout", "closed"]) -> None:
         """End the request in flight."""
-        self._ended, self.lost = why, True
-        self.transport.abort()
+        self._ended = why
+        self.close()
 
-    def reason(self) -> DeepCallError | None:
-        """Why we ended the request ourselves, if we did."""
+    def abort_error(self) -> DeepCallError | None:
+        """The error of a request that `abort` ended."""
         if self._ended is None:
             return None
         if self._ended == "timeout":
-            return RequestTimeout("no whole answer within the timeout")
+            return RequestTimeout("no complete answer within the timeout")
         return closed_in_flight()
 
-    def give_out(self, payload: aiohttp.StreamReader) -> None:
-        """Take note of who reads the body, to wake them if the connection ends."""
-        self._payload = payload
-        if self.lost:
-            self._wake_reader()
+    def close(self) -> None:
+        """End the connection at once."""
+        self._become(State.CLOSED)
+        self.transport.abort()
 
-    def _wake_reader(self) -> None:
-        # aiohttp's protocol forgets a body whose parser failed; its reader would sleep for ever.
-        payload, self._payload = self._payload, None
-        if payload is not None and not payload.is_eof() and payload.exception() is None:
-            error = self.handler.exception()
-            payload.set_exception(error or aiohttp.ServerDisconnectedError())
+    def release(self) -> None:
+        """Give a closed connection back to aiohttp's connector, which forgets it."""
+        self._pooled.close()
 
-    def pass_over_head(self) -> None:
-        """Count anew behind a 1xx answer, which has no body."""
-        if self._received == self._length_of_head:
-            self._received = 0
+    # What happens when an answer is complete.
+
+    def _answered(self, *, reusable: bool) -> None:
+        # A server may answer before it has read the whole request. It would take the rest for the
+        # beginning of the next one.
+        if (
+            reusable
+            and self.state is not State.CLOSED
+            and not self.transport.get_write_buffer_size()
+            and (self._sent <= _LARGEST_TLS_REQUEST or not self._tls)
+        ):
+            self._become(State.IDLE)
+            self.used = True
         else:
-            self._length_of_head = self._last.find(b"\r\n\r\n", self._length_of_head) + 4
+            self.close()
 
-    def in_step(self, headers: Mapping[str, str]) -> bool:
-        """Whether an answer ended exactly where what was received ends.
+    def _read_keepalive(self, head: bytes) -> None:
+        found = _KEEPALIVE_TIMEOUT.search(head)
+        if found is not None:
+            # Half a second earlier than the server says: it starts to count before we do.
+            self.keepalive = min(KEEPALIVE, max(0.0, int(found[1]) - 0.5))
 
-        The parser keeps to itself what came behind the answer, if it is not yet a whole head; such
-        a connection, or one where it cannot be told, is not used again.
-        """
-        self._payload = None
-        received, self._received = self._received, 0
-        last, self._last = self._last, b""
-        declared = headers.get("Content-Length")
-        if declared is None:
-            return last.endswith(b"0\r\n\r\n")
-        return received == self._length_of_head + int(declared)
+    # What the event loop tells it.
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._room
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._body is not None:
+        state = self.state
+        if state is State.WAITING:
+            self._begin(bytes(self._buffer[:nbytes]))
+        elif state is State.BODY:
             self._room = self._room[nbytes:]
             if not self._room:
                 body, self._body, self._room = self._body, None, self._buffer
-                self._give((200, PlainHeaders(self.head), body))
-        elif self._waiter is not None:
-            self._begin(bytes(self._buffer[:nbytes]))
-        elif not self.idle:
-            self._received += nbytes
-            self._last = bytes(self._buffer[:nbytes])
-            self.handler.data_received(self._last)
-        else:
-            self.lost = True
-            self.transport.abort()
+                head, self.head = self.head, None
+                self._plain_answer(head, body or b"", reusable=True)
+        elif state is State.PARSING:
+            self._reader.feed(bytes(self._buffer[:nbytes]))
+        elif state is not State.CLOSED:
+            self.close()
 
     def _begin(self, data: bytes) -> None:
+        data, self._first = self._first + data, b""
+        if may_become_plain(data):
+            self._first = data
+            return
         start, length = plain_head(data) or (0, 0)
         missing = start + length - len(data)
-        if start and missing == 0 and length <= self._largest:
-            self._give((200, PlainHeaders(data[:start]), data[start:]))
-        elif start and missing > 0 and length <= self._largest:
+        if not start or length > min(self._largest, _LARGEST_PREALLOCATED):
+            self._become(State.PARSING)
+            self._reader.start(data)
+            self._give(None)
+        elif missing <= 0:
+            self._plain_answer(data[:start], data[start : start + length], reusable=not missing)
+        else:
+            self._become(State.BODY)
             # The rest is received to where it belongs.
             self.head, self._body = data[:start], bytearray(length)
             self._body[: length - missing] = data[start:]
             self._room = memoryview(self._body)[length - missing :]
-        else:
-            self._received, self._last = len(data), data
-            self._length_of_head = data.find(b"\r\n\r\n") + 4
-            # A parser for this answer alone: it could keep half a head that came behind another.
-            self.handler.set_response_params(
-                read_until_eof=True, auto_decompress=True, read_bufsize=READ_AHEAD
-            )
-            self.handler.data_received(data)
-            self._give(None)
+
+    def _plain_answer(self, head: bytes, body: bytes | bytearray, *, reusable: bool) -> None:
+        if b"eep-" in head:
+            self._read_keepalive(head)
+        self._answered(reusable=reusable)
+        self._give((200, PlainHeaders(head), body))
 
     def _give(self, answer: Answer | None) -> None:
         waiter, self._waiter = self._waiter, None
@@ -169,24 +278,97 @@ class Link(asyncio.BufferedProtocol):
             waiter.set_result(answer)
 
     def eof_received(self) -> None:
-        self.handler.eof_received()
+        if self.state in (State.CONNECTING, State.IDLE):
+            self.close()
+        else:
+            self._handler.eof_received()
 
     def pause_writing(self) -> None:
-        self.handler.pause_writing()
+        self._handler.pause_writing()
 
     def resume_writing(self) -> None:
-        self.handler.resume_writing()
+        self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self.handler.connection_lost(exc)
-        if self._body is not None and self._waiter is not None and not self._waiter.done():
-            cut = aiohttp.ClientPayloadError("the body was cut short")
-            cut.__cause__ = ContentLengthError("the body was cut short")
-            self._waiter.set_exception(cut)
-        self._wake_reader()
-        # In all other cases it is aiohttp's protocol that raises what happened.
+        self._become(State.CLOSED)
+        self._handler.connection_lost(exc)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            if isinstance(exc, ssl.SSLError):
+                # aiohttp would put an exception of its own in its place, without the reason.
+                waiter.set_exception(exc)
+            elif self._body is not None:
+                cut = aiohttp.ClientPayloadError("the body was cut short")
+                cut.__cause__ = ContentLengthError("the body was cut short")
+                waiter.set_exception(cut)
+        self._reader.wake()
+        # In all other cases it is aiohttp's handler that raises what happened.
         self._give(None)
+
+
+class _Reader:
+    """aiohttp's parser at work on one answer, with a count of what it was fed.
+
+    The parser keeps to itself what came behind an answer. The count tells whether anything did.
+    """
+
+    def __init__(self, handler: ResponseHandler) -> None:
+        self.payload: aiohttp.StreamReader | None = None
+        self.heads: int = 1
+        self._handler = handler
+        self._received = 0
+        self._prefix = bytearray()
+        self._last = b""
+
+    def start(self, data: bytes) -> None:
+        self._received, self.heads = 0, 1
+        self._prefix.clear()
+        # A parser for this answer alone: it could keep half a head that came behind another.
+        self._handler.set_response_params(
+            read_until_eof=True, auto_decompress=True, read_bufsize=READ_BUFFER_SIZE
+        )
+        self.feed(data)
+
+    def feed(self, data: bytes) -> None:
+        self._received += len(data)
+        self._last = data
+        if len(self._prefix) < _LONGEST_PREFIX:
+            self._prefix += data
+        self._handler.data_received(data)
+
+    def fully_consumed(self, headers: Mapping[str, str]) -> bool:
+        """Whether the answer ended exactly where the received bytes end.
+
+        False where that cannot be told, such as behind trailers.
+        """
+        self.payload = None
+        received, last, self._last = self._received, self._last, b""
+        declared = headers.get("Content-Length")
+        if declared is None:
+            return last.endswith(b"0\r\n\r\n")
+        start = 0
+        # The interim answers' heads (1xx), which have no bodies, and the answer's own.
+        for _ in range(self.heads):
+            end = self._prefix.find(b"\r\n\r\n", start)
+            if end < 0:
+                return False
+            start = end + 4
+        return received == start + int(declared)
+
+    def wake(self) -> None:
+        """Wake whoever reads the body of a connection that ended.
+
+        aiohttp's handler forgets a body whose parser failed, and its reader would sleep for ever.
+        """
+        payload, self.payload = self.payload, None
+        if payload is not None and not payload.is_eof() and payload.exception() is None:
+            error = self._handler.exception()
+            payload.set_exception(error or aiohttp.ServerDisconnectedError())
+
+
+def _latin1(value: str | None) -> bytes:
+    return (value or "").encode("latin-1", "replace")
 
 
 def _readability(descriptor: int) -> Callable[[], bool]:

@@ -1,6 +1,6 @@
-"""One request, one answer, straight over connections that aiohttp's connector made.
+"""Requests written straight to connections that aiohttp's connector made.
 
-Law: what this package takes from aiohttp beyond its documented names stands here and in `link`.
+What this package uses of aiohttp beyond its documented names stands here and in `connection`.
 Nothing is decoded or repeated. The request's bytes hold credentials, so they are never bound to a
 name that lives across an ``await``: a traceback shows such names.
 """
@@ -9,33 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import signature
-from typing import Protocol
 
-from aiohttp import AddrInfoType, ClientRequest, ClientTimeout, TCPConnector
+from aiohttp import AddrInfoType, BasicAuth, ClientRequest, TCPConnector
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
+from aiohttp.connector import Connection as PooledConnection
 from yarl import URL
 
-from deepcall_async.errors import ClientClosed, DeepCallError
-from deepcall_async.transport.connection import Answer, Link
-from deepcall_async.transport.errors import FOREIGN, end_now, mapped, read_capped, too_large
+from deepcall_async.errors import ClientClosed, ConnectFailed, DeepCallError
+from deepcall_async.transport.base import (
+    CONTENT_TYPE,
+    KEEPALIVE,
+    NO_TIMEOUT,
+    Answer,
+    TransportOptions,
+)
+from deepcall_async.transport.connection import Connection, State
+from deepcall_async.transport.errors import (
+    MAPPED_EXCEPTIONS,
+    address_of,
+    expire,
+    map_connect_exception,
+    map_exception,
+    response_too_large,
+)
 
-__all__ = ["DirectExchange", "Exchange", "direct_is_possible"]
+__all__ = ["DirectTransport", "is_possible"]
 
-KEEPALIVE = 15.0
-"""Seconds an idle connection is kept: as aiohttp keeps its own."""
-FRESH = 1.0
-"""Seconds of idleness up to which a connection may carry a request that cannot be repeated."""
-CONTENT_TYPE = "application/json"
-ENCODINGS = "gzip, deflate"
-NO_TIMEOUT = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
-
-_RECEIVED_AT_ONCE = 2**18
-
+_RECEIVE_BUFFER_SIZE = 2**18
 
 # The sockets made for the attempt to connect that is being made in this context.
 _sockets_made: ContextVar[list[socket.socket]] = ContextVar("sockets_made")
@@ -47,29 +52,8 @@ def _new_socket(address: AddrInfoType) -> socket.socket:
     return made
 
 
-class Exchange(Protocol):
-    """A way of getting an answer."""
-
-    async def send(
-        self, path: str, body: Callable[[], bytes], *, timeout: float, fresh: bool
-    ) -> Answer | DeepCallError:
-        """Send one request and give its answer, or the error that stood in its place.
-
-        Args:
-            path: the path below the host.
-            body: makes the request's body.
-            timeout: seconds for connecting, sending and receiving together.
-            fresh: the request cannot be repeated, so an old idle connection is not good enough.
-        """
-        ...
-
-    async def close(self) -> None:
-        """End what is in flight and give the connections back."""
-        ...
-
-
-def direct_is_possible() -> bool:
-    """Whether this aiohttp has all that `DirectExchange` relies on.
+def is_possible() -> bool:
+    """Whether this aiohttp has all that `DirectTransport` relies on.
 
     Tested with aiohttp 3.14.3 to 3.14.5. Relied on beyond the documented names: that
     ``TCPConnector.connect`` gives a ``Connection`` with ``protocol`` and ``transport``, and that
@@ -85,215 +69,281 @@ def direct_is_possible() -> bool:
     return (
         list(connect) == ["self", "req", "traces", "timeout"]
         and {"read_until_eof", "auto_decompress", "read_bufsize"} <= set(params)
-        and {"method", "url", "loop"} <= set(request)
+        and {"method", "url", "loop", "proxy", "proxy_auth", "ssl"} <= set(request)
         and all(hasattr(ResponseHandler, name) for name in ("read", "should_close", "is_connected"))
-        and all(hasattr(Connection, name) for name in ("protocol", "transport", "close"))
+        and all(hasattr(PooledConnection, name) for name in ("protocol", "transport", "close"))
     )
 
 
-class DirectExchange:
-    """Requests written straight to connections that aiohttp's connector made.
+class DirectTransport:
+    """Sends requests over connections of aiohttp's connector, without ``ClientSession``.
 
-    The connector resolves names, connects, secures and parses; ``ClientSession``'s request and
-    response objects are left out. Idle connections are parked here, not in the connector's pool,
-    which neither notices what a server sends unasked nor tells how long a connection was idle.
+    The connector resolves names, connects, speaks TLS and CONNECT, and parses. Idle connections are
+    kept here and not in the connector's pool, which neither notices what a server sends unasked
+    nor tells how long a connection has been idle.
 
     Args:
-        base_url: scheme, host and port, and a path prefix if any.
-        user_agent: the User-Agent header.
-        max_response_bytes: the largest body taken, decompressed.
+        options: the service's address, limits, TLS and proxy.
     """
 
-    def __init__(self, base_url: str, *, user_agent: str, max_response_bytes: int) -> None:
-        url = URL(base_url)
+    def __init__(self, options: TransportOptions) -> None:
+        url = URL(options.base_url)
         self._loop = asyncio.get_running_loop()
-        self._max_response_bytes = max_response_bytes
+        self._options = options
         self._connector = TCPConnector(limit=0, socket_factory=_new_socket)
-        self._request = ClientRequest("POST", url, loop=self._loop)
-        self._prefix = url.raw_path.rstrip("/")
-        self._tail_of_head = (
-            f" HTTP/1.1\r\nHost: {self._request.headers['Host']}\r\nUser-Agent: {user_agent}\r\n"
-            f"Accept: {CONTENT_TYPE}\r\nAccept-Encoding: {ENCODINGS}\r\n"
-            f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: "
-        ).encode("latin-1")
-        self._heads: dict[str, bytes] = {}
-        self._idle: deque[Link] = deque()
-        self._busy: set[Link] = set()
+        self._address = address_of(url)
+        proxy = None if options.proxy is None else URL(options.proxy)
+        self._proxy_address = None if proxy is None else address_of(proxy)
+        self._request = _connect_request(url, proxy, options.ssl, self._loop)
+        self._head = _RequestHead(url, proxy, self._request, options.headers)
+        self._idle: deque[Connection] = deque()
+        self._busy: set[Connection] = set()
+        self._connecting: set[asyncio.Timeout] = set()
         # One timer for all that is in flight: one for each request would cost more than all else
         # that is done for it here.
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = float("inf")
-        self._connecting: set[asyncio.Timeout] = set()
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._next_deadline = float("inf")
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
-        self._buffer = memoryview(bytearray(_RECEIVED_AT_ONCE))
+        self._buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
 
     def __repr__(self) -> str:
-        return f"<DirectExchange {len(self._busy)} active, {len(self._idle)} idle>"
+        return f"<DirectTransport {len(self._busy)} active, {len(self._idle)} idle>"
+
+    @property
+    def idle(self) -> int:
+        """See `Transport.idle`."""
+        return len(self._idle)
 
     async def send(
-        self, path: str, body: Callable[[], bytes], *, timeout: float, fresh: bool
+        self, path: str, body: Callable[[], bytes], *, timeout: float, max_idle: float
     ) -> Answer | DeepCallError:
-        """See `Exchange.send`."""
-        now = self._loop.time()
-        link = self._take(now, fresh=fresh)
-        if link is None:
+        """See `Transport.send`."""
+        started = self._loop.time()
+        connection = self._take_idle(started, max_idle)
+        if connection is None:
             made = await self._connect(timeout)
-            if not isinstance(made, Link):
+            if not isinstance(made, Connection):
                 return made
-            link = made
+            connection = made
         # The time for connecting is the attempt's too.
-        link.deadline = now + timeout
-        self._busy.add(link)
-        if link.deadline < self._alarm_at:
-            self._set_alarm(link.deadline)
+        connection.deadline = started + timeout
+        self._busy.add(connection)
+        if connection.deadline < self._next_deadline:
+            self._set_deadline_timer(connection.deadline)
+        limit = self._options.max_response_bytes
+        answer: Answer | DeepCallError | None
         try:
-            link.transport.write(self._frame(path, body()))
-            answer: Answer | DeepCallError | None = await link.answer()
+            answer = await connection.send(self._head.request(path, body()))
             if answer is None:
-                answer = await self._parsed(link)
-        except FOREIGN as error:
-            self._discard(link)
-            return link.reason() or mapped(error, reused=link.used)
+                answer = await connection.parsed_answer(limit)
+            if answer is None:
+                answer = response_too_large(connection.head.code, limit)
+        except MAPPED_EXCEPTIONS as error:
+            connection.close()
+            answer = map_exception(error, self._address, reused=connection.used)
         except RuntimeError:
             # aiohttp's reader raises it for a connection that was ended under it.
-            self._discard(link)
-            reason = link.reason()
-            if reason is None:
+            connection.close()
+            answer = connection.abort_error()
+            if answer is None:
                 raise
-            return reason
         except BaseException:
-            self._discard(link)
+            connection.close()
             raise
         finally:
-            self._busy.discard(link)
-        # A body that ends with its connection looks whole when we ended the connection.
-        reason = link.reason()
-        if reason is not None or link.spent:
-            self._discard(link)
-        else:
-            self._park(link)
-        return reason or answer
-
-    async def _parsed(self, link: Link) -> Answer | DeepCallError:
-        """The answer that aiohttp's parser reads."""
-        handler = link.handler
-        link.head, payload = await handler.read()
-        while 100 <= link.head.code < 200 and link.head.code != 101:
-            link.pass_over_head()
-            link.head, payload = await handler.read()
-        link.give_out(payload)
-        content = await read_capped(
-            payload, link.head.headers.get("Content-Length"), self._max_response_bytes
-        )
-        message, link.head = link.head, None
-        link.spent = content is None or handler.should_close or not link.in_step(message.headers)
-        if content is None:
-            return too_large(message.code, self._max_response_bytes)
-        return message.code, message.headers, content
+            self._busy.discard(connection)
+            if connection.state is State.CLOSED:
+                connection.release()
+        if connection.state is State.IDLE:
+            self._park(connection)
+            return answer
+        # A body that ends with its connection looks complete when we ended the connection.
+        aborted = connection.abort_error()
+        if aborted is not None and not self._closed:
+            # What was idle before this attempt began may be as dead as its connection.
+            self._close_idle_since(started)
+        return aborted or answer
 
     async def close(self) -> None:
-        """See `Exchange.close`."""
+        """See `Transport.close`."""
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        end_now(self._connecting)
-        for link in self._busy:
-            link.end("closed")
+        expire(self._connecting)
+        for connection in self._busy:
+            connection.abort("closed")
         while self._idle:
             self._discard(self._idle.pop())
         # Closing the connector first would leave those who read a body asleep for ever.
         while self._busy or self._connecting:
             await asyncio.sleep(0)
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
         await self._connector.close()
 
-    def _set_alarm(self, when: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._alarm_at = when
-        self._alarm = self._loop.call_at(when, self._ring)
+    def _set_deadline_timer(self, when: float) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._next_deadline = when
+        self._deadline_timer = self._loop.call_at(when, self._on_deadline)
 
-    def _ring(self) -> None:
-        self._alarm, self._alarm_at = None, float("inf")
+    def _on_deadline(self) -> None:
+        self._deadline_timer, self._next_deadline = None, float("inf")
         # A loop may call early by the resolution of its clock.
         now = self._loop.time() + 0.001
-        for link in self._busy:
-            if link.deadline <= now:
-                link.end("timeout")
-        later = [link.deadline for link in self._busy if link.deadline > now]
-        if later:
-            self._set_alarm(min(later))
+        later = float("inf")
+        for connection in self._busy:
+            if connection.deadline <= now:
+                connection.abort("timeout")
+            else:
+                later = min(later, connection.deadline)
+        if later < float("inf"):
+            self._set_deadline_timer(later)
 
-    def _frame(self, path: str, body: bytes) -> bytes:
-        head = self._heads.get(path)
-        if head is None:
-            head = b"POST " + (self._prefix + path).encode("ascii") + self._tail_of_head
-            self._heads[path] = head
-        return b"%b%d\r\n\r\n%b" % (head, len(body), body)
-
-    def _take(self, now: float, *, fresh: bool) -> Link | None:
-        oldest = now - (FRESH if fresh else KEEPALIVE)
-        while self._idle:
-            link = self._idle.pop()
-            if link.idle_since < oldest:
-                # The rest have been idle for longer still; a repeatable request may want them.
-                if fresh:
-                    self._idle.append(link)
-                    return None
-            elif not link.lost and not link.has_bytes():
-                link.idle = False
-                return link
-            self._discard(link)
+    def _take_idle(self, now: float, max_idle: float) -> Connection | None:
+        while self._idle and max_idle > 0.0:
+            connection = self._idle[-1]
+            idle_for = now - connection.idle_since
+            if idle_for > connection.keepalive:
+                # It is the newest only of those that remain; the sweeper sees to the others.
+                self._discard(self._idle.pop())
+            elif idle_for > max_idle:
+                # The others have been idle for longer still.
+                return None
+            elif connection.is_usable():
+                return self._idle.pop()
+            else:
+                self._discard(self._idle.pop())
         return None
 
-    async def _connect(self, timeout: float) -> Link | DeepCallError:
+    async def _connect(self, timeout: float) -> Connection | DeepCallError:
         scope = asyncio.timeout(timeout)
         made: list[socket.socket] = []
         _sockets_made.set(made)
+        self._connecting.add(scope)
         try:
             async with scope:
-                self._connecting.add(scope)
-                connection = await self._connector.connect(self._request, [], NO_TIMEOUT)
-                if not self._closed:
-                    return Link(connection, self._buffer, self._max_response_bytes)
-                connection.close()
-        except FOREIGN as error:
+                await self._make_room()
+                pooled = await self._connector.connect(self._request, [], NO_TIMEOUT)
+                connection = Connection(pooled, self._buffer, self._options.max_response_bytes)
+                try:
+                    settled = await connection.settle()
+                except BaseException:
+                    self._discard(connection)
+                    raise
+                if settled and not self._closed:
+                    return connection
+                self._discard(connection)
+        except MAPPED_EXCEPTIONS as error:
             if type(self._loop).__module__.startswith("uvloop"):
                 # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor but
                 # not the socket, which when collected would close whatever has that number then.
                 for each in made:
                     each.detach()
-            if self._closed:
-                return ClientClosed("the client was closed while it connected")
-            return mapped(error, connecting=True)
+            if not self._closed:
+                return map_connect_exception(error, self._address, self._proxy_address)
         finally:
             self._connecting.discard(scope)
-        return ClientClosed("the client was closed while it connected")
+        if self._closed:
+            return ClientClosed("the client was closed while it connected")
+        return ConnectFailed(
+            f"no connection to {self._address}: the server ended it, or spoke before it was asked;"
+            " nothing was sent"
+        )
 
-    def _park(self, link: Link) -> None:
-        # A server may answer before it has read everything; such a connection is out of step.
-        if self._closed or link.lost or link.transport.get_write_buffer_size():
-            self._discard(link)
+    async def _make_room(self) -> None:
+        """Close the oldest idle connections when one more would be too many."""
+        while self._idle and self._open >= self._options.max_connections:
+            oldest = self._idle.popleft()
+            self._discard(oldest)
+            while not oldest.lost:
+                await asyncio.sleep(0)
+
+    @property
+    def _open(self) -> int:
+        # Those being made include the one that room is made for.
+        return len(self._idle) + len(self._busy) + len(self._connecting) - 1
+
+    def _park(self, connection: Connection) -> None:
+        if self._closed:
+            self._discard(connection)
             return
-        link.idle = link.used = True
-        link.idle_since = self._loop.time()
-        self._idle.append(link)
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(KEEPALIVE, self._sweep)
 
-    def _discard(self, link: Link) -> None:
-        link.transport.abort()
-        link.connection.close()
+    def _discard(self, connection: Connection) -> None:
+        connection.close()
+        connection.release()
+
+    def _close_idle_since(self, started: float) -> None:
+        while self._idle and self._idle[0].idle_since <= started:
+            self._discard(self._idle.popleft())
 
     def _sweep(self) -> None:
-        oldest = self._loop.time() - KEEPALIVE
-        kept: deque[Link] = deque()
-        for link in self._idle:
-            if link.lost or link.idle_since <= oldest:
-                self._discard(link)
+        now = self._loop.time()
+        kept: deque[Connection] = deque()
+        for connection in self._idle:
+            if connection.state is State.CLOSED or now - connection.idle_since >= (
+                connection.keepalive
+            ):
+                self._discard(connection)
             else:
-                kept.append(link)
+                kept.append(connection)
         self._idle = kept
         self._sweeper = self._loop.call_later(KEEPALIVE / 2, self._sweep) if kept else None
+
+
+class _RequestHead:
+    """Makes the bytes of requests, whose heads differ only in path and length."""
+
+    def __init__(
+        self, url: URL, proxy: URL | None, request: ClientRequest, headers: dict[str, str]
+    ) -> None:
+        self._target = url.raw_path.rstrip("/")
+        fields = {"Host": request.headers["Host"], **headers, "Content-Type": CONTENT_TYPE}
+        if proxy is not None and url.scheme == "http":
+            # To a proxy that is no tunnel the target is the whole URL (RFC 9112, 3.2.2).
+            self._target = str(url.origin()) + self._target
+            if request.proxy_auth is not None:
+                fields["Proxy-Authorization"] = request.proxy_auth.encode()
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        self._rest = f" HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
+        self._heads: dict[str, bytes] = {}
+
+    def request(self, path: str, body: bytes) -> bytes:
+        head = self._heads.get(path)
+        if head is None:
+            head = b"POST " + (self._target + path).encode("ascii") + self._rest
+            self._heads[path] = head
+        return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+
+def _connect_request(
+    url: URL, proxy: URL | None, context: ssl.SSLContext | None, loop: asyncio.AbstractEventLoop
+) -> ClientRequest:
+    """What tells aiohttp's connector where to connect and how."""
+    auth = None
+    if proxy is not None and proxy.user is not None:
+        auth = BasicAuth(proxy.user, proxy.password or "", encoding="utf-8")
+        proxy = proxy.with_user(None)
+    return ClientRequest(
+        "POST",
+        url,
+        loop=loop,
+        proxy=proxy,
+        proxy_auth=auth,
+        ssl=True if url.scheme == "http" else context or default_ssl_context(),
+    )
+
+
+def default_ssl_context() -> ssl.SSLContext:
+    """The system's certificate authorities, as the environment names them now.
+
+    aiohttp reads the environment's ``SSL_CERT_FILE`` when it is imported, which can be too early.
+    """
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,6 +1,6 @@
 """Plain replies, told apart from all others by their heads.
 
-Law: a pure function of bytes. It takes only what it is sure of; whatever else HTTP allows is for
+A pure function of bytes. It accepts only what it is sure of. All else that HTTP allows is left to
 aiohttp's parser, so a reply means the same whichever of the two reads it.
 """
 
@@ -12,31 +12,45 @@ from typing import TypeVar
 
 from multidict import CIMultiDict
 
-__all__ = ["PlainHeaders", "plain_head"]
+__all__ = ["PlainHeaders", "may_become_plain", "plain_head"]
 
 D = TypeVar("D")
 
 LONGEST_HEAD = 8190
-"""As long as aiohttp lets one line of a head be."""
+"""The most that aiohttp accepts for one line of a head; here it bounds the head as a whole."""
 
 # HTTP/1.1 200 with exactly one length, nothing that changes what the bytes after the head mean or
-# whether the connection stays, printable ASCII and whole line ends throughout. The lookahead
-# refuses the fields that decide those things; the possessive repeats keep it linear.
+# whether the connection stays open, printable ASCII, and complete line ends throughout. The
+# lookahead refuses the fields that decide those things, and one that aiohttp's parser refuses. The
+# possessive repeats keep it linear. Field names are caseless, the protocol's name is not (RFC 9112,
+# 2.3).
 _FIELDS = (
-    rb"(?:(?!content-length|content-encoding|transfer-encoding|connection|upgrade|trailer)"
+    rb"(?:(?!content-length|content-encoding|transfer-encoding|connection|upgrade|trailer"
+    rb"|sec-websocket)"
     rb"[\w-]++:[\t -~]*+\r\n|connection:[\t ]*+keep-alive[\t ]*+\r\n){0,60}+"
 )
 _PLAIN = re.compile(
-    rb"HTTP/1\.1 200 [\t -~]*+\r\n%b(content-length:[\t ]*+(\d{1,9})[\t ]*+\r\n)%b\r\n"
-    % (_FIELDS, _FIELDS),
-    re.IGNORECASE,
+    rb"HTTP/1\.1 200 [\t -~]*+\r\n"
+    rb"(?i:%b(content-length:[\t ]*+(\d{1,9})[\t ]*+\r\n)%b\r\n)" % (_FIELDS, _FIELDS)
 )
+
+
+_STATUS_LINE = b"HTTP/1.1 200 "
 
 
 def plain_head(data: bytes) -> tuple[int, int] | None:
     """Where a plain reply's body begins, and its length; None for a reply that is not plain."""
     found = _PLAIN.match(data, 0, LONGEST_HEAD)
     return None if found is None else (found.end(), int(found[2]))
+
+
+def may_become_plain(data: bytes) -> bool:
+    """Whether this is the beginning of a head that may turn out to be plain."""
+    return (
+        len(data) < LONGEST_HEAD
+        and data.startswith(_STATUS_LINE[: len(data)])
+        and b"\r\n\r\n" not in data
+    )
 
 
 class PlainHeaders(Mapping[str, str]):

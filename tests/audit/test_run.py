@@ -195,7 +195,7 @@ async def test_a_group_that_is_gone_is_no_failure() -> None:
         def delete_behind_its_back(line: bytes) -> None:
             lines.append(line)
             if line.startswith(b'{"type":"asked"'):
-                del server._groups[40]
+                server._account.delete({"groupId": 40})
 
         report = await run_audit(dc, on_line=delete_behind_its_back)
     assert report.complete
@@ -336,9 +336,9 @@ async def test_labels_that_caught_up_by_the_end_are_no_finding() -> None:
         def catch_up(line: bytes) -> None:
             lines.append(line)
             if sum(each.startswith(b'{"type":"group"') for each in lines) == GROUPS:
-                group = server._groups[lagging]
-                members = {row.agent_id for row in group.relations}
-                group.labels = tuple(f"#{agent_id} x" for agent_id in members)
+                group = server._account._groups[lagging]
+                labels = tuple(f"#{row.agent_id} x" for row in group.relations)
+                server._account._put(group._replace(labels=labels))
 
         report = await run_audit(dc, on_line=catch_up)
     assert [f.group_id for f in report.findings if f.rule == "R004"] == [differing]

@@ -200,7 +200,7 @@ def test_groups_list_and_show(account, capsys):
     assert "Mahipal singh" in capsys.readouterr().out
     assert run(["groups", "show", "28"]) == 0
     assert "3 of 3 receive calls" in capsys.readouterr().out
-    assert run(["groups", "show", "987654"]) == 1
+    assert run(["groups", "show", "987654"]) == 2
     assert "1503" in capsys.readouterr().err
 
 
@@ -266,10 +266,11 @@ def test_mutes_and_thresholds_from_a_file(tmp_path, capsys):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_is_resumed_and_asks_only_for_the_rest(account, tmp_path, how):
     record = tmp_path / "run.jsonl"
+    part = tmp_path / "run.jsonl.part"
     account.latency = 0.02
     killed = start("audit", "-o", f"jsonl:{record}", "--concurrency", "4", "--progress", "none")
     try:
-        wait_for(record, 40)
+        wait_for(part, 40)
         killed.send_signal(how)
         _, err = killed.communicate(timeout=10)
     finally:
@@ -279,7 +280,8 @@ def test_a_killed_run_is_resumed_and_asks_only_for_the_rest(account, tmp_path, h
     assert "Traceback" not in err
     assert "never retrieved" not in err
     assert "Unclosed" not in err
-    before = set(groups_in(record))
+    assert not record.exists()
+    before = set(groups_in(part))
     asked_before = account.requests["getGroupAgentRelation"]
     assert 40 <= len(before) < 300
     assert asked_before - len(before) <= 4  # what was in flight

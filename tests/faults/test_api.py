@@ -26,6 +26,7 @@ from deepcall_async import (
     PermissionDenied,
     RateLimited,
     RequestTimeout,
+    RetryPolicy,
     ServerFault,
     UnexpectedReply,
 )
@@ -47,6 +48,7 @@ from tests.support.endpoints import (
 )
 from tests.support.faultserver import (
     Commit,
+    Delay,
     Early,
     FaultServer,
     Fin,
@@ -516,9 +518,34 @@ async def test_the_one_new_group_is_found(way: Way, fate: Sequence[Step]) -> Non
 @pytest.mark.parametrize("name", ["Leads1", "Leads 2", "Leads_3", "Leads (4)", "LEADS", " Leads "])
 async def test_the_new_group_is_found_under_the_name_it_was_given(way: Way, name: str) -> None:
     account = _Account([Reset()], [group(9, name)])
+    if any(char.isdigit() for char in name):
+        account.groups.append(group(3, "leads"))
     async with FaultServer(account) as server, client(server.base_url, way) as dc:
         assert await dc.groups.add("Leads", reconcile=True) == AddedGroup(9)
         assert _verbs(server) == ["list", "add", "list"]
+
+
+@both_ways
+async def test_a_numbered_name_is_somebody_elses_where_the_bare_name_was_free(way: Way) -> None:
+    account = _Account([Reset()], [group(9, "Team 10")])
+    async with FaultServer(account) as server, client(server.base_url, way) as dc:
+        with pytest.raises(OutcomeUnknown) as caught:
+            await dc.groups.add("Team 1", reconcile=True)
+        assert caught.value.candidates == ()
+
+
+@both_ways
+async def test_the_deadline_spans_all_calls_of_a_reconciled_add(way: Way) -> None:
+    def slow(request: Received) -> Sequence[Step]:
+        # Each list within the deadline, and both together beyond it.
+        return [Delay(0.6 if request.verb == "list" else 0.0), *account(request)]
+
+    account = _Account([Reset()], [group(9, "Leads")])
+    retry = RetryPolicy(deadline=1.0)
+    async with FaultServer(slow) as server, client(server.base_url, way, retry=retry) as dc:
+        with pytest.raises(OutcomeUnknown, match="could not be listed afterwards"):
+            await dc.groups.add("Leads", reconcile=True)
+        assert _verbs(server)[:2] == ["list", "add"]
 
 
 @both_ways

@@ -1,7 +1,7 @@
 """The six endpoints as rows of a table, and what each must make of a failed attempt.
 
-Law: the table and the rules are written by hand, apart from the package's own, so that the two
-can disagree. Servers are scripted elsewhere.
+The table and the rules are written by hand, apart from the package's own, so that the two can
+disagree. Servers are scripted elsewhere.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from deepcall_async import (
     RetryPolicy,
     UserToken,
 )
+from tests.support.ways import trusting
 
 E = TypeVar("E", bound=DeepCallError)
 
@@ -161,9 +162,10 @@ async def client(
     tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[DeepCall]:
-    """A client of the server at this address; ``connector`` and ``tls`` are the borrowed one's."""
+    """A client of the server at this address; ``connector`` is the borrowed session's."""
     async with contextlib.AsyncExitStack() as stack:
         session = None
+        tls = tls or trusting()
         if way == "borrowed":
             connector = connector or TCPConnector(ssl=tls or True)
             session = await stack.enter_async_context(ClientSession(connector=connector))
@@ -172,6 +174,7 @@ async def client(
                 UserToken("7", "the-token"),
                 base_url=url,
                 session=session,
+                ssl=tls if way == "direct" else None,
                 timeout=timeout,
                 retry=retry or quick(),
                 **options,

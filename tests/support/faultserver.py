@@ -1,7 +1,7 @@
 """A raw TCP server that misbehaves on cue and keeps the books on what it received.
 
-Law: bare sockets and the standard library only. No HTTP library
-and nothing from the package, so that what is wrong in a client cannot be wrong here as well.
+Bare sockets and the standard library only. No HTTP library and nothing from the package, so that
+what is wrong in a client cannot be wrong here as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import struct
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn, Self, TypeAlias, TypeVar
+from typing import Any, Literal, NoReturn, Self, TypeAlias, TypeVar
+
+from tests.support.ways import server_context
 
 T = TypeVar("T")
 
@@ -168,6 +170,15 @@ class _Connection:
             await self._loop.sock_sendall(self.socket, self._outgoing.read())
         raise _Gone
 
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, over TLS by a close_notify alone."""
+        if self._tls:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self.socket.send(self._outgoing.read())
+        else:
+            self.socket.shutdown(socket.SHUT_WR)
+
     def reset(self) -> NoReturn:
         # Without time to linger, the kernel answers a close with an RST.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -195,7 +206,7 @@ class FaultServer:
 
     ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
     may wait for its second request and those that follow. With ``ssl`` the same happens inside
-    TLS. Connections whose numbers are in ``drop`` are reset at their first byte, before any TLS.
+    TLS; when it is None, the way on which the test runs decides. Connections whose numbers are in ``drop`` are reset at their first byte, before any TLS.
 
     Attributes:
         ledger: every request that arrived whole, in order.
@@ -207,7 +218,7 @@ class FaultServer:
     def __init__(
         self,
         *script: Reaction,
-        ssl: ssl.SSLContext | None = None,
+        ssl: ssl.SSLContext | Literal[False] | None = None,
         on_connect: Sequence[Step] | Callable[[int], Sequence[Step]] = (),
         close_idle_after: float | None = None,
         drop: Container[int] = (),
@@ -216,7 +227,8 @@ class FaultServer:
     ) -> None:
         self.ledger: list[Received] = []
         self.connections = self.begun = self.sent = 0
-        self._script, self._on_connect, self._ssl = script, on_connect, ssl
+        self._script, self._on_connect = script, on_connect
+        self._ssl = server_context() if ssl is None else ssl or None
         self._close_idle_after, self._drop = close_idle_after, drop
         self._host, self._port = host, port
         self._broken: list[BaseException] = []
@@ -279,6 +291,12 @@ class FaultServer:
             with contextlib.suppress(OSError):
                 each.socket.shutdown(socket.SHUT_RDWR)
         return len(idle)
+
+    def half_close_idle(self) -> None:
+        """Tell the peers of idle connections that nothing more will be sent."""
+        for each in self._live.values():
+            if each.idle:
+                each.half_close()
 
     async def until(self, condition: Callable[[Self], bool], seconds: float = 5.0) -> None:
         """Wait until the condition holds, or fail with TimeoutError."""

@@ -1,0 +1,448 @@
+"""Whether a request may be sent now: the rate to keep, and how the service has been answering.
+
+State and arithmetic only. Nothing here knows what a request asks, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import random
+import time
+from collections import deque
+from itertools import count
+from typing import TypeAlias
+
+from deepcall_async.errors import (
+    ApiError,
+    ConnectFailed,
+    ConnectionLost,
+    DeepCallError,
+    RateLimited,
+    RequestTimeout,
+    ServerFault,
+)
+from deepcall_async.pacing import Patience
+
+__all__ = ["Gate", "RateLimiter", "Ticket", "is_refusal", "is_unanswered"]
+
+log: logging.Logger = logging.getLogger("deepcall_async")
+
+_CATCH_UP = 0.02
+"""Seconds by which turns may be late and still be made up for."""
+_SPACING = 1.035
+"""Turns are this much further apart than the rate says, so that catching up never exceeds it."""
+
+_UNANSWERED_IN_A_ROW = 3
+_FIRST_PROBE_DELAY = 0.1
+_PROBE_GROWTH = 1.5
+_LONGEST_PROBE_DELAY = 5.0
+
+_FIRST_THROTTLED_RATE = 10.0
+_LOWEST_THROTTLED_RATE = 1 / 30
+_HIGHEST_THROTTLED_RATE = 1000.0
+_SEARCH_GROWTH = 1.5
+_LIFTED_AFTER = 30.0
+_MAX_THROTTLED_RETRIES = 50
+"""How often one call is held for a throttle, so that one that is always refused comes to an end."""
+
+_NO_SERVER_STATUSES = frozenset({502, 503, 504})
+
+
+def is_refusal(error: DeepCallError) -> bool:
+    """Whether the service asks for fewer requests: HTTP 429, or anything with ``Retry-After``."""
+    if isinstance(error, RateLimited):
+        return True
+    return isinstance(error, ApiError) and error.retry_after is not None
+
+
+def is_unanswered(error: DeepCallError) -> bool:
+    """Whether the service itself did not answer.
+
+    A bare 502, 503 or 504 comes from a proxy in front of it. A connection that had died idle says
+    nothing of the service.
+    """
+    if isinstance(error, ConnectFailed):
+        return not error.fatal
+    if isinstance(error, RequestTimeout):
+        return error.sent
+    if isinstance(error, ConnectionLost):
+        return not error.stale
+    return (
+        isinstance(error, ServerFault)
+        and error.code is None
+        and error.http_status in _NO_SERVER_STATUSES
+        and error.retry_after is None
+    )
+
+
+class RateLimiter:
+    """Turns at a fixed rate, given in the order in which they were asked for.
+
+    The next turn is reckoned from the one before and not from when that one was taken, so the
+    event loop's own delays do not add up. A waiter that was cancelled costs no turn.
+
+    Args:
+        per_second: the most turns in any second.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = _SPACING / per_second
+        self._next = 0.0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<RateLimiter {_SPACING / self._interval:g} a second, {len(self._waiters)} waiting>"
+
+    def try_acquire(self) -> bool:
+        """Take a turn, if one is due and nobody waits for it."""
+        return not self._waiters and self._take(asyncio.get_running_loop().time())
+
+    async def acquire(self) -> None:
+        """Wait for a turn."""
+        if self.try_acquire():
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiters.append(waiter)
+        if self._timer is None:
+            self._timer = loop.call_at(self._next, self._on_timer)
+        await waiter
+
+    def _take(self, now: float) -> bool:
+        if now < self._next:
+            return False
+        self._next = max(self._next, now - _CATCH_UP) + self._interval
+        return True
+
+    def _on_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._waiters:
+            if self._waiters[0].done():
+                self._waiters.popleft()
+            elif self._take(loop.time()):
+                self._waiters.popleft().set_result(None)
+            else:
+                self._timer = loop.call_at(self._next, self._on_timer)
+                return
+
+
+class Ticket:
+    """One call's way through the gate.
+
+    Args:
+        start: when the call began, in monotonic seconds; the oldest goes first.
+        patience: how long it may be held.
+    """
+
+    __slots__ = (
+        "counted",
+        "error",
+        "failed_probes",
+        "passed",
+        "patience",
+        "probing",
+        "start",
+        "throttled",
+    )
+
+    def __init__(self, start: float, patience: Patience) -> None:
+        self.start: float = start
+        self.patience: Patience = patience
+        self.error: DeepCallError | None = None
+        self.counted: bool = False
+        self.passed: bool = False
+        self.probing: bool = False
+        self.failed_probes: int = 0
+        self.throttled: int = 0
+
+
+_Held: TypeAlias = tuple[int, float, int, Ticket, "asyncio.Future[DeepCallError | None]"]
+
+
+class Gate:
+    """What is known of how the service answers one identity, and who waits for it to get better.
+
+    Every attempt is reported. Only calls with patience, those of a fan-out, are held.
+
+    After three attempts in a row without an answer the service counts as away: then one held call
+    at a time is let through as a probe, until anything that was sent since is answered. A refusal
+    sets a time before which nobody is let through, and a rate that follows what the service admits.
+
+    Args:
+        address: the service's host and port, for messages.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._waiting: list[_Held] = []
+        self._order = count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._unanswered = 0
+        self._last_error: DeepCallError | None = None
+        self._outage: _Outage | None = None
+        self._throttle: _Throttle | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self.is_open else self._reason()
+        return f"<Gate {state}, {len(self._waiting)} held>"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls pass without waiting."""
+        return self._outage is None and self._throttle is None
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether a success tells it nothing that it does not know."""
+        return self._unanswered == 0 and self._outage is None and self._throttle is None
+
+    def holds(self, ticket: Ticket) -> bool:
+        """Whether a call has to wait; one whose patience is spent does not wait any more."""
+        if self.is_open or ticket.passed:
+            return False
+        return ticket.patience.remaining(time.monotonic()) > 0
+
+    async def wait(self, ticket: Ticket) -> DeepCallError | None:
+        """Hold a call until it may be sent; an error when its patience ends first."""
+        patience = ticket.patience
+        patience.trouble(time.monotonic())
+        future: asyncio.Future[DeepCallError | None] = asyncio.get_running_loop().create_future()
+        entry = (ticket.failed_probes, ticket.start, next(self._order), ticket, future)
+        heapq.heappush(self._waiting, entry)
+        patience.hold(self._reason())
+        try:
+            self._serve()
+            return await future
+        except asyncio.CancelledError:
+            self.probe_ended(ticket)
+            raise
+        finally:
+            patience.release()
+
+    def probe_ended(self, ticket: Ticket) -> None:
+        """Let another call probe, when this one ended without an attempt."""
+        ticket.passed = False
+        if ticket.probing:
+            ticket.probing = False
+            if self._outage is not None:
+                self._outage.probing = False
+                self._serve()
+
+    def report(self, error: DeepCallError | None, sent: float, ticket: Ticket | None) -> bool:
+        """Learn from an attempt.
+
+        Args:
+            error: how it failed, or None.
+            sent: when it was sent, in monotonic seconds.
+            ticket: the call's, if it has patience.
+
+        Returns:
+            Whether the call is held, so that its next attempt is free.
+        """
+        now = time.monotonic()
+        if ticket is not None:
+            ticket.passed = False
+        if error is not None and is_unanswered(error):
+            return self._report_unanswered(error, now, ticket)
+        self._unanswered = 0
+        if self._outage is not None and sent >= self._outage.since:
+            log.warning("%s answers again after %.1f s", self._address, now - self._outage.since)
+            self._outage = None
+        if ticket is not None:
+            ticket.probing = False
+            if error is None:
+                ticket.patience.succeeded()
+        held = False
+        if error is None:
+            if self._throttle is not None and self._throttle.succeeded(now):
+                self._throttle = None
+        elif is_refusal(error):
+            held = self._report_refusal(error, now, sent, ticket)
+        self._serve()
+        return held
+
+    def _report_unanswered(self, error: DeepCallError, now: float, ticket: Ticket | None) -> bool:
+        # A call that is lost again and again may be at fault itself, so only its first loss counts.
+        # That no connection could be made is never the call's fault.
+        if isinstance(error, ConnectFailed) or ticket is None or not ticket.counted:
+            self._unanswered += 1
+        self._last_error = error
+        if self._outage is None and self._unanswered >= _UNANSWERED_IN_A_ROW:
+            log.warning("no answer from %s (%s)", self._address, type(error).__name__)
+            self._outage = _Outage(now)
+        held = False
+        if ticket is not None:
+            ticket.counted, ticket.error = True, error
+            if ticket.probing:
+                ticket.probing = False
+                ticket.failed_probes += 1
+                if self._outage is not None:
+                    self._outage.probe_failed(now)
+            held = self._outage is not None or isinstance(error, ConnectFailed)
+            if held:
+                ticket.patience.trouble(now)
+                held = ticket.patience.remaining(now) > 0
+        self._serve()
+        return held
+
+    def _report_refusal(
+        self, error: DeepCallError, now: float, sent: float, ticket: Ticket | None
+    ) -> bool:
+        self._last_error = error
+        if self._throttle is None:
+            self._throttle = _Throttle(now)
+        else:
+            self._throttle.refused(now, sent)
+        asked = getattr(error, "retry_after", None) or 0.0
+        self._throttle.not_before = max(self._throttle.not_before, now + asked)
+        if ticket is None:
+            return False
+        ticket.error = error
+        ticket.throttled += 1
+        ticket.patience.trouble(now)
+        return (
+            ticket.throttled <= _MAX_THROTTLED_RETRIES
+            and asked <= ticket.patience.remaining(now)
+            and ticket.patience.remaining(now) > 0
+        )
+
+    def _serve(self) -> None:
+        """Let through whoever may go now, end whoever waited too long, and set the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._waiting:
+            return
+        now = time.monotonic()
+        self._end_the_impatient(now)
+        while self._waiting and self._next_at(now) <= now:
+            ticket, future = heapq.heappop(self._waiting)[3:]
+            if future.done():
+                continue
+            ticket.passed = True
+            if self._outage is not None:
+                self._outage.probing = ticket.probing = True
+            elif self._throttle is not None:
+                self._throttle.admitted(now)
+            future.set_result(None)
+        if self._waiting:
+            patience_ends = min(now + entry[3].patience.remaining(now) for entry in self._waiting)
+            wait = max(0.001, min(self._next_at(now), patience_ends) - now)
+            self._timer = asyncio.get_running_loop().call_later(wait, self._serve)
+
+    def _end_the_impatient(self, now: float) -> None:
+        wait = 0.0 if self._throttle is None else self._throttle.not_before - now
+        kept = []
+        for entry in self._waiting:
+            ticket, future = entry[3:]
+            if future.done():
+                continue
+            left = ticket.patience.remaining(now)
+            if left > 0 and wait <= left:
+                kept.append(entry)
+            else:
+                future.set_result(copy_error(ticket.error or self._last_error))
+        if len(kept) < len(self._waiting):
+            heapq.heapify(kept)
+            self._waiting = kept
+
+    def _next_at(self, now: float) -> float:
+        if self._outage is not None:
+            return float("inf") if self._outage.probing else self._outage.next_probe
+        return now if self._throttle is None else self._throttle.next_at
+
+    def _reason(self) -> str:
+        if self._outage is not None:
+            return f"no answer from {self._address}"
+        return f"{self._address} throttles"
+
+
+class _Outage:
+    """A service that does not answer, and when it is asked again."""
+
+    def __init__(self, now: float) -> None:
+        self.since = now
+        self.probing = False
+        self._probes = 0
+        self.next_probe = now + self._delay()
+
+    def probe_failed(self, now: float) -> None:
+        self.probing = False
+        self._probes += 1
+        self.next_probe = now + self._delay()
+
+    def _delay(self) -> float:
+        longest = _FIRST_PROBE_DELAY * _PROBE_GROWTH ** min(self._probes, 20)
+        return min(_LONGEST_PROBE_DELAY, longest) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
+
+
+class _Throttle:
+    """A rate that follows what the service admits.
+
+    It grows fast until it is refused for the first time after successes, and slowly from then on.
+    """
+
+    def __init__(self, now: float) -> None:
+        self.not_before = now
+        self._rate = _FIRST_THROTTLED_RATE
+        self._next = now
+        self._cut_at = now
+        self._successes = 0
+        self._searching = True
+        self._at_cap_since: float | None = None
+
+    @property
+    def next_at(self) -> float:
+        """When the next call may go."""
+        return max(self.not_before, self._next)
+
+    def admitted(self, now: float) -> None:
+        """Reckon with a call that was let through."""
+        self._next = max(now, self._next) + 1 / self._rate
+
+    def refused(self, now: float, sent: float) -> None:
+        """Lower the rate; what was sent before the last cut says nothing of the present rate."""
+        if sent < self._cut_at:
+            return
+        if self._successes:
+            self._searching = False
+        seconds = max(now - self._cut_at, 0.001)
+        seen = (self._successes + 0.5) / seconds
+        self._set_rate(max(self._rate / 2, min(0.95 * self._rate, seen)), now)
+        self._cut_at, self._successes = now, 0
+
+    def succeeded(self, now: float) -> bool:
+        """Raise the rate; True when there is no need for one any more."""
+        self._successes += 1
+        growth = _SEARCH_GROWTH
+        if not self._searching:
+            growth = 1 + min(0.1, 0.001 * (now - self._cut_at))
+        self._set_rate(self._rate * growth, now)
+        if self._rate < _HIGHEST_THROTTLED_RATE:
+            self._at_cap_since = None
+            return False
+        if self._at_cap_since is None:
+            self._at_cap_since = now
+        return now - self._at_cap_since >= _LIFTED_AFTER
+
+    def _set_rate(self, rate: float, now: float) -> None:
+        before, self._rate = (
+            self._rate,
+            min(_HIGHEST_THROTTLED_RATE, max(_LOWEST_THROTTLED_RATE, rate)),
+        )
+        # What is left of the wait for the next call shrinks or grows with the rate.
+        self._next = now + max(0.0, self._next - now) * before / self._rate
+
+
+def copy_error(error: DeepCallError | None) -> DeepCallError:
+    """An error of its own for another call that met the same."""
+    if error is None:
+        return RequestTimeout("the service did not answer in time")
+    found = type(error)(*error.args)
+    found.__dict__.update(error.__dict__)
+    found.__cause__ = error.__cause__
+    return found

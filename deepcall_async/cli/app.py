@@ -1,0 +1,156 @@
+"""The ``deepcall`` command: which commands there are, how they are parsed, and how errors end.
+
+A command's module is imported when the command is chosen; so what help says of it stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from deepcall_async.cli.exits import UsageError, ending
+from deepcall_async.cli.parameters import DEMO_GROUPS
+from deepcall_async.cli.terminal import drawn, emit, page, say, stdout_is_terminal
+from deepcall_async.version import __version__
+
+__all__ = ["build_app", "run_command"]
+
+_CODES = """\
+Exit codes:
+  0    nothing at or above --fail-on
+  1    findings at or above it
+  2    wrong usage or configuration
+  3    incomplete, unless --allow-partial
+  4    the credentials were not accepted
+  5    an output could not be written; the others were
+  70   a bug
+  130, 143, 129   ended by Ctrl-C, SIGTERM, SIGHUP
+  141  stdout was closed by its reader"""
+
+_ENVIRONMENT = """\
+Environment:
+  DEEPCALL_USER_ID, DEEPCALL_TOKEN   a user and its token
+  DEEPCALL_SSID                      or else a session id
+  DEEPCALL_BASE_URL                  the service's address
+  HTTPS_PROXY, NO_PROXY              a proxy, and for whom not
+  NO_COLOR                           no colours
+An option comes before the environment, and the environment before a profile."""
+
+_AUDIT_HELP = """\
+Find groups whose callers ring into nothing, and what else is wrong.
+
+Without GROUP-IDS the whole account is audited. The JSONL is written as lookups land."""
+
+_AUDIT = f"""\
+Examples:
+  deepcall audit --sandbox
+  deepcall audit -o html:report.html -o jsonl:today.jsonl
+  deepcall audit --baseline yesterday.jsonl --new-only
+  deepcall audit --resume today.jsonl
+  deepcall audit --nightly /var/lib/deepcall --credentials /etc/deepcall.env
+
+{_ENVIRONMENT}
+
+{_CODES}"""
+
+_COMMANDS = (
+    (
+        "audit",
+        "audit:audit",
+        _AUDIT_HELP,
+        _AUDIT,
+    ),
+    (
+        "check",
+        "service:check",
+        "Say whether the service can be used, and what to mend.",
+        _ENVIRONMENT,
+    ),
+    (
+        "diff",
+        "audit:diff",
+        "Say what changed from one run's JSONL to another's.",
+        f"Example:\n  deepcall diff yesterday.jsonl today.jsonl -o md:-\n\n{_CODES}",
+    ),
+    ("groups", "groups:app", "Look at the account's groups, and change them.", ""),
+    (
+        "probe",
+        "service:probe",
+        "Print the shape of the service's replies: keys and types, and not one value.",
+        _ENVIRONMENT,
+    ),
+    (
+        "report",
+        "audit:report",
+        "Make reports from a run's JSONL, offline; also of a run that was killed.",
+        f"Example:\n  deepcall report today.jsonl -o html:report.html\n\n{_CODES}",
+    ),
+    ("rules", "audit:list_rules", "List the rules of the audit.", ""),
+    ("sandbox", "sandbox:serve_sandbox", "Serve the built-in sandbox until Ctrl-C.", ""),
+)
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Parse and run; see `deepcall_async.cli.run`."""
+    try:
+        return _run(_with_demo_size(arguments))
+    except BaseException as error:
+        code, text = ending(error)
+        if text:
+            say(f"deepcall: {text}")
+        return code
+
+
+def build_app(*, plain: bool) -> App:
+    """Make the parser of the command line.
+
+    Args:
+        plain: whether help is text without boxes and colours.
+    """
+    app = App(
+        name="deepcall",
+        help="DeepCall's groups from the command line.",
+        help_format="plaintext",
+        help_formatter="plain" if plain else "default",
+        help_epilogue=f"{_ENVIRONMENT}\n\n`deepcall COMMAND --help` has examples.",
+        version=__version__,
+        # That a switch is off and a list empty goes without saying.
+        default_parameter=Parameter(show_default=_default_text),
+    )
+    for name, place, summary, epilogue in _COMMANDS:
+        more = {"help_epilogue": epilogue} if epilogue else {}
+        app.command(f"deepcall_async.cli.{place}", name=name, help=summary, **more)
+    app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
+    return app
+
+
+def _run(arguments: Sequence[str]) -> int:
+    app, console = build_app(plain=not stdout_is_terminal()), page()
+    try:
+        command, bound, _ = app.parse_args(
+            arguments, console=console, print_error=False, exit_on_error=False
+        )
+    except CycloptsError as error:
+        raise UsageError(str(error)) from None
+    code = command(*bound.args, **bound.kwargs)
+    # The parser's own answers, such as help; commands write for themselves.
+    if shown := drawn(console):
+        emit(shown)
+    return code if isinstance(code, int) else 0
+
+
+def _default_text(value: object) -> str | None:
+    return None if value in (None, False, ()) else str(value)
+
+
+def _with_demo_size(arguments: Sequence[str]) -> list[str]:
+    """Complete ``--sandbox`` where its number is left out, which the parser does not know."""
+    found = list(arguments)
+    for place, argument in enumerate(found):
+        if argument == "--":
+            break
+        following = found[place + 1] if place + 1 < len(found) else ""
+        if argument == "--sandbox" and not following.lstrip("-").isdigit():
+            found[place] = f"--sandbox={DEMO_GROUPS}"
+    return found

@@ -1,0 +1,415 @@
+"""An audit from the command line: its files, its run, and what is left when it ends early.
+
+The account is read and judged in ``audit``; here its lines go to records, its report to files and
+to stdout, and what happened becomes the exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+
+from deepcall_async.audit import (
+    Report,
+    RunInfo,
+    Settings,
+    Snapshot,
+    exit_code,
+    read_jsonl,
+    render,
+    run_audit,
+    table_rows,
+)
+from deepcall_async.audit import audit as judge_snapshot
+from deepcall_async.audit import diff as compare
+from deepcall_async.cli.connect import Target, open_client, open_sandbox, target_of
+from deepcall_async.cli.exits import (
+    FOUND,
+    INCOMPLETE,
+    UNWRITTEN,
+    OutputError,
+    PipeClosed,
+    UsageError,
+    usage_errors,
+)
+from deepcall_async.cli.files import (
+    STDOUT,
+    Output,
+    is_written_directly,
+    outputs_from,
+    part_of,
+    read_mutes,
+    read_run,
+    read_unfinished,
+    refuse_clashes,
+    replace_file,
+)
+from deepcall_async.cli.loop import run_async
+from deepcall_async.cli.nightly import Nightly, open_nightly
+from deepcall_async.cli.parameters import ConnectOptions, FailOn, JudgeOptions, RunOptions, split
+from deepcall_async.cli.record import Record
+from deepcall_async.cli.terminal import (
+    ProgressStyle,
+    emit,
+    progress_display,
+    say,
+    show_table,
+    stdout_is_terminal,
+)
+from deepcall_async.pacing import Adaptive
+from deepcall_async.retry import RetryPolicy
+
+__all__ = ["audit_account", "compare_records", "report_record"]
+
+
+class _Plan(NamedTuple):
+    """What is known before anything is asked."""
+
+    group_ids: tuple[int, ...] | None
+    sandbox: int | None
+    target: Target | None
+    settings: Settings
+    baseline: Snapshot | None
+    resume: Snapshot | None
+    judge: JudgeOptions
+    running: RunOptions
+
+
+def audit_account(
+    group_ids: tuple[int, ...],
+    *,
+    sandbox: int | None,
+    output: Sequence[str],
+    resume: Path | None,
+    nightly: Path | None,
+    judge: JudgeOptions,
+    running: RunOptions,
+    connect: ConnectOptions,
+) -> int:
+    """Audit an account, and give the exit code; the arguments are the options of ``audit``."""
+    outputs = outputs_from(output)
+    if resume is not None and not any(item.format == "jsonl" for item in outputs):
+        outputs.append(Output("jsonl", resume))
+    read = {"--mutes": judge.mutes, "--baseline": judge.baseline, "--ca": connect.ca}
+    read |= {"--cert": connect.cert, "--credentials": connect.credentials}
+    refuse_clashes(outputs, read)
+    with ExitStack() as stack:
+        night = None if nightly is None else stack.enter_context(open_nightly(nightly))
+        records: list[Output] = []
+        if night is not None:
+            records.append(Output("jsonl", night.record))
+            refuse_clashes([*outputs, *records], read | {"--nightly": night.last})
+        earlier = None if resume is None else _earlier(resume, sandbox)
+        plan = _Plan(
+            group_ids=_asked(group_ids, earlier),
+            sandbox=sandbox,
+            target=None if sandbox is not None else target_of(connect),
+            settings=read_mutes(judge.mutes),
+            baseline=_baseline(judge.baseline if night is None else night.last, running),
+            resume=earlier,
+            judge=judge,
+            running=running,
+        )
+        stack.enter_context(_log_to_stderr() if running.verbose else ExitStack())
+        return _run(plan, outputs, records, night)
+
+
+def compare_records(
+    old: Path,
+    new: Path,
+    *,
+    output: Sequence[str],
+    mutes: Path | None,
+    fail_on: FailOn,
+    allow_partial: bool,
+) -> int:
+    """Compare two records, and give the exit code; the arguments are the options of ``diff``."""
+    outputs = outputs_from(output)
+    refuse_clashes(outputs, {"--mutes": mutes, "OLD": old, "NEW": new})
+    settings = read_mutes(mutes)
+    before, after = read_run(old), read_run(new)
+    with usage_errors():
+        report = compare(before, after, thresholds=settings.thresholds, mutes=settings.mutes)
+    code = _code(report, fail_on, allow_partial=allow_partial)
+    if not before.complete and not allow_partial:
+        say(f"deepcall: {old} is incomplete, so this may not be all that changed")
+        code = INCOMPLETE
+    return _publish(report, outputs, code, quiet=False)
+
+
+def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -> int:
+    """Judge a record again, and give the exit code; the arguments are those of ``report``."""
+    outputs = outputs_from(output)
+    read = {"--mutes": judge.mutes, "--baseline": judge.baseline, "RECORD": record}
+    refuse_clashes(outputs, read)
+    settings = read_mutes(judge.mutes)
+    if not record.exists() and part_of(record).exists():
+        say(f"deepcall: {record} was not finished; this is what {part_of(record)} holds")
+    snapshot = read_run(record) if record.exists() else read_unfinished(record)
+    with usage_errors():
+        report = judge_snapshot(
+            snapshot,
+            baseline=None if judge.baseline is None else read_run(judge.baseline),
+            only=split(judge.rules),
+            ignore=split(judge.ignore),
+            mutes=settings.mutes,
+            thresholds=settings.thresholds,
+            new_only=judge.new_only,
+        )
+    code = _code(report, judge.fail_on, allow_partial=judge.allow_partial)
+    return _publish(report, outputs, code, quiet=False)
+
+
+def _run(
+    plan: _Plan, outputs: Sequence[Output], nightly: Sequence[Output], night: Nightly | None
+) -> int:
+    reports = [item for item in outputs if item.format != "jsonl"]
+    records = [Record(path, plan.resume) for kind, path in [*outputs, *nightly] if kind == "jsonl"]
+    with _Spool([item for item in reports if _stands(item.path)]) as spool:
+
+        def record(line: bytes) -> None:
+            spool.write(line)
+            for file in records:
+                file.write(line)
+
+        try:
+            report = run_async(_work(plan, record))
+        except BaseException as error:
+            for file in records:
+                file.abandon()
+            _leave(plan, spool, records, error)
+            raise
+    for file in records:
+        file.finish()
+    code = _code(report, plan.judge.fail_on, allow_partial=plan.judge.allow_partial)
+    failed = [file.error for file in records if file.error is not None]
+    if night is not None and report.complete and records[-1].error is None:
+        try:
+            night.keep()
+        except OutputError as error:
+            failed.append(error)
+    return _publish(report, reports, code, failed=failed, quiet=plan.running.quiet)
+
+
+async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
+    running, judge = plan.running, plan.judge
+    # A service that bears little is asked little: the number is found out unless it was given.
+    pace = Adaptive() if running.concurrency is None else running.concurrency
+    connections = pace.max if isinstance(pace, Adaptive) else pace
+    async with AsyncExitStack() as stack:
+        target = plan.target
+        if target is None:
+            target = await stack.enter_async_context(open_sandbox(plan.sandbox or 0))
+        client = await stack.enter_async_context(
+            open_client(
+                target,
+                retry=RetryPolicy(attempts=5),
+                per_second=running.rate,
+                connections=connections,
+            )
+        )
+        shown = stack.enter_context(progress_display("Looking up groups", _style(running)))
+        try:
+            return await run_audit(
+                client,
+                plan.group_ids,
+                concurrency=pace,
+                baseline=plan.baseline,
+                only=split(judge.rules),
+                ignore=split(judge.ignore),
+                mutes=plan.settings.mutes,
+                thresholds=plan.settings.thresholds,
+                new_only=judge.new_only and plan.baseline is not None,
+                max_failures=running.max_failures,
+                progress=shown,
+                on_line=record,
+                resume=plan.resume,
+                sandbox=plan.sandbox is not None,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+
+def _publish(
+    report: Report,
+    outputs: Sequence[Output],
+    code: int,
+    *,
+    failed: Sequence[OutputError] = (),
+    quiet: bool,
+) -> int:
+    """Write the report wherever it is wanted; one place that fails does not keep it from others."""
+    failures = list(failed)
+    # Stdout last: whoever reads it may close it.
+    for output in sorted(outputs, key=lambda item: item.path == STDOUT):
+        try:
+            _write(report, output)
+        except OutputError as error:
+            failures.append(error)
+    if not outputs:
+        try:
+            _show(report)
+        except OutputError as error:
+            failures.append(error)
+    elif not quiet and not any(output.path == STDOUT for output in outputs):
+        say(report.verdict)
+    for failure in failures:
+        say(f"deepcall: {failure}")
+    return UNWRITTEN if failures and code in (0, FOUND) else code
+
+
+def _write(report: Report, output: Output) -> None:
+    if output == ("table", STDOUT):
+        _show(report)
+        return
+    content = render(report, output.format)
+    if output.path == STDOUT:
+        emit(content)
+    else:
+        replace_file(output.path, content)
+
+
+def _show(report: Report) -> None:
+    if not stdout_is_terminal():
+        # For programs and logs: a finding a line, nothing wrapped or drawn.
+        emit(render(report, "table"))
+        return
+    rows = [
+        (severity, rule, "" if finding.group_id is None else str(finding.group_id), message, fix)
+        for finding, (severity, rule, message, fix) in zip(
+            report.findings, table_rows(report), strict=True
+        )
+    ]
+    if rows:
+        show_table("Findings", ("Severity", "Rule", "Group", "Finding", "What to do"), rows)
+    show_table(report.verdict, (), ())
+
+
+def _code(report: Report, fail_on: FailOn, *, allow_partial: bool) -> int:
+    if not report.complete and not report.snapshot.relations:
+        return INCOMPLETE  # nothing was read at all, which is never a pass
+    return exit_code(report, fail_on=fail_on, allow_partial=allow_partial)
+
+
+def _leave(plan: _Plan, spool: _Spool, records: Sequence[Record], error: BaseException) -> None:
+    """See to what a run leaves that did not come to its end: what was read, and how to go on."""
+    if isinstance(error, (UsageError, PipeClosed)):
+        return  # nothing was begun; or nobody reads
+    files = [record for record in records if record.part is not None]
+    if files:
+        error.add_note(
+            f"what was read is in {files[0].part}: go on with `deepcall audit --resume"
+            f" {files[0].path}`"
+        )
+    elif isinstance(error, KeyboardInterrupt):
+        error.add_note("nothing was kept: -o jsonl:FILE keeps what was read")
+    if not spool.outputs:
+        return
+    # A report of an earlier run must not pass for this one's.
+    report = judge_snapshot(
+        spool.snapshot(plan), mutes=plan.settings.mutes, thresholds=plan.settings.thresholds
+    )
+    for output in spool.outputs:
+        try:
+            replace_file(output.path, render(report, output.format))
+        except OutputError as failure:
+            say(f"deepcall: {failure}")
+
+
+class _Spool:
+    """Keeps a run's lines while there are reports of an earlier run that it is to replace."""
+
+    def __init__(self, outputs: Sequence[Output]) -> None:
+        self.outputs = outputs
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        if self.outputs:
+            with suppress(OSError):
+                self._file = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def write(self, line: bytes) -> None:
+        if self._file is not None:
+            try:
+                self._file.write(line)
+            except OSError:  # no room: then there is no more to tell than that the run failed
+                self._file = None
+
+    def snapshot(self, plan: _Plan) -> Snapshot:
+        if self._file is not None:
+            with suppress(OSError, ValueError):
+                self._file.seek(0)
+                return read_jsonl(self._file)
+        address = "" if plan.target is None else plan.target.base_url
+        return Snapshot(
+            run=RunInfo(
+                started=datetime.now(UTC), base_url=address, sandbox=plan.sandbox is not None
+            ),
+            cut_short=True,
+        )
+
+
+def _stands(path: Path) -> bool:
+    return not is_written_directly(path) and path.exists()
+
+
+def _baseline(file: Path | None, running: RunOptions) -> Snapshot | None:
+    if file is None:
+        return None
+    if not file.exists():
+        if not running.quiet:
+            say(f"deepcall: there is no baseline yet ({file}), so everything is told")
+        return None
+    return read_run(file)
+
+
+def _earlier(file: Path, sandbox: int | None) -> Snapshot:
+    earlier = read_unfinished(file)
+    if earlier.run.sandbox != (sandbox is not None):
+        of, now = (
+            ("the sandbox", "a real account")
+            if sandbox is None
+            else ("a real account", "the sandbox")
+        )
+        raise UsageError(f"--resume {file}: that run was of {of}, and this one is of {now}")
+    return earlier
+
+
+def _asked(group_ids: tuple[int, ...], earlier: Snapshot | None) -> tuple[int, ...] | None:
+    if not group_ids:
+        return None
+    # What the record holds stays in it.
+    return group_ids if earlier is None else tuple(dict.fromkeys([*earlier.relations, *group_ids]))
+
+
+def _style(running: RunOptions) -> ProgressStyle:
+    if running.quiet:
+        return "none"
+    # Lines that tell of requests would break a bar.
+    return "lines" if running.verbose and running.progress == "auto" else running.progress
+
+
+@contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log = logging.getLogger("deepcall_async")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

@@ -1,0 +1,166 @@
+"""Options that several commands take, declared once: how they are named, read and explained.
+
+Declarations only; what they lead to is made in ``connect`` and ``files``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter, Token
+
+from deepcall_async.cli.exits import UsageError
+from deepcall_async.cli.terminal import ProgressStyle
+
+__all__ = [
+    "DEMO_GROUPS",
+    "ConnectOptions",
+    "FailOn",
+    "JudgeOptions",
+    "ListFormat",
+    "Outputs",
+    "RunOptions",
+    "Whole",
+    "in_range",
+    "split",
+]
+
+DEMO_GROUPS = 300
+"""How many groups the demo account has when no number is given."""
+
+FailOn = Literal["critical", "high", "medium", "low", "never"]
+ListFormat = Annotated[
+    Literal["table", "json", "csv"], Parameter(name=["--output", "-o"], help="How to print it.")
+]
+
+
+def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    # The parser's own reading of an int takes 1.5 for 1.
+    text = tokens[0].value
+    if not text.isascii() or not text.removeprefix("-").isdecimal():
+        raise ValueError(f"{text} is not a whole number")
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=_whole_number)]
+"""A whole number, and nothing that could be rounded to one."""
+
+Outputs = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name=["--output", "-o"],
+        negative="",
+        help="FORMAT:FILE, repeatable; - is stdout. Formats: table, json, jsonl, csv, csv-excel,"
+        " md, html, junit, sarif, github.",
+    ),
+]
+
+CONNECTING = Group("Connecting", sort_key=20)
+JUDGING = Group("What counts", sort_key=10)
+RUNNING = Group("Running", sort_key=15)
+
+
+@Parameter(name="*", group=CONNECTING)
+@dataclass(frozen=True, kw_only=True)
+class ConnectOptions:
+    """Which service, as whom, and by which way."""
+
+    base_url: Annotated[
+        str | None, Parameter(help="The service's address [env: DEEPCALL_BASE_URL].")
+    ] = None
+    credentials: Annotated[
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="A file of NAME=VALUE lines: DEEPCALL_SSID, or DEEPCALL_USER_ID and"
+            " DEEPCALL_TOKEN, and perhaps DEEPCALL_BASE_URL; - for stdin"
+            " [env: the same names].",
+        ),
+    ] = None
+    profile: Annotated[
+        str | None, Parameter(help="A [profile.NAME] of config.toml; otherwise its 'default'.")
+    ] = None
+    proxy: Annotated[
+        str | None, Parameter(help="An HTTP proxy's URL [env: HTTPS_PROXY, NO_PROXY].")
+    ] = None
+    ca: Annotated[
+        Path | None, Parameter(help="PEM certificates to trust besides the system's.")
+    ] = None
+    cert: Annotated[
+        Path | None, Parameter(help="A client certificate and its key, in one PEM file.")
+    ] = None
+    timeout: Annotated[float, Parameter(help="Seconds for one attempt.")] = 30.0
+    max_response_mib: Annotated[
+        Whole, Parameter(help="The largest reply that is taken, in MiB.")
+    ] = 32
+
+
+@Parameter(name="*", group=JUDGING)
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """Which findings are reported, and which make the exit code 1."""
+
+    rules: Annotated[
+        tuple[str, ...], Parameter(help="Only these rules, by id or name.", negative="")
+    ] = ()
+    ignore: Annotated[tuple[str, ...], Parameter(help="All rules but these.", negative="")] = ()
+    mutes: Annotated[
+        Path | None, Parameter(help="A TOML file of accepted findings and thresholds.")
+    ] = None
+    fail_on: Annotated[
+        FailOn, Parameter(help="The mildest severity that makes the exit code 1.")
+    ] = "high"
+    baseline: Annotated[Path | None, Parameter(help="An earlier run's JSONL to compare with.")] = (
+        None
+    )
+    new_only: Annotated[bool, Parameter(help="Only what the baseline lacks.", negative="")] = False
+    allow_partial: Annotated[bool, Parameter(help="An incomplete run may pass.", negative="")] = (
+        False
+    )
+
+
+@Parameter(name="*", group=RUNNING)
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How fast to ask, how long to bear trouble, and what to tell meanwhile."""
+
+    concurrency: Annotated[
+        Whole | None,
+        Parameter(help="Lookups in flight at once, at most 1,000; otherwise it adapts."),
+    ] = None
+    rate: Annotated[float | None, Parameter(help="Requests a second at most.")] = None
+    patience: Annotated[
+        float,
+        Parameter(help="Seconds to wait for a service that cannot be reached or refuses all."),
+    ] = 60.0
+    max_failures: Annotated[
+        Whole | None, Parameter(help="End the run after more failed lookups than this.")
+    ] = None
+    progress: Annotated[ProgressStyle, Parameter(help="How to show progress, on stderr.")] = "auto"
+    verbose: Annotated[
+        bool, Parameter(name=["--verbose", "-v"], help="Tell of each request.", negative="")
+    ] = False
+    quiet: Annotated[
+        bool, Parameter(name=["--quiet", "-q"], help="Only errors on stderr.", negative="")
+    ] = False
+
+
+def split(words: Sequence[str]) -> list[str]:
+    """Take apart what was given as ``a,b`` or by repeating the option."""
+    return [part.strip() for word in words for part in word.split(",") if part.strip()]
+
+
+def in_range(option: str, value: float | None, low: float, high: float) -> None:
+    """Refuse a number that is out of range.
+
+    Args:
+        option: its name.
+        value: the number, or None when it was not given.
+        low: the least.
+        high: the most.
+    """
+    if value is not None and not low <= value <= high:
+        raise UsageError(f"{option} must be from {low:g} to {high:,g}, not {value:g}")

@@ -1,0 +1,93 @@
+"""The real command as a process, with an account of its own in the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+COMMAND = (sys.executable, "-m", "deepcall_async")
+_LONGEST = 60
+_OURS = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN", "DEEPCALL_BASE_URL")
+
+
+def environment(server: Any = None, **more: str) -> dict[str, str]:
+    """The environment without what this machine may have set, and with the sandbox's account."""
+    clean = {name: value for name, value in os.environ.items() if name not in _OURS}
+    for name in [name for name in clean if name.lower().endswith("_proxy")]:
+        del clean[name]
+    clean |= {"COLUMNS": "100", "XDG_CONFIG_HOME": "/nonexistent"}
+    if server is not None:
+        clean |= {
+            "DEEPCALL_BASE_URL": server.base_url,
+            "DEEPCALL_USER_ID": server.user_id,
+            "DEEPCALL_TOKEN": server.token,
+        }
+    return clean | more
+
+
+def deepcall(
+    *arguments: object, env: dict[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    options = {"stdin": subprocess.DEVNULL} | options
+    if "input" in options:
+        del options["stdin"]
+    if "stdout" not in options and "stderr" not in options:
+        options["capture_output"] = True
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        env=environment() if env is None else env,
+        timeout=_LONGEST,
+        encoding="utf-8",
+        check=False,
+        **options,
+    )
+
+
+@contextmanager
+def started(
+    *arguments: object, env: dict[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Start the command, and see to it that it is gone afterwards."""
+    options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE} | options
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=options.pop("stdout", subprocess.PIPE),
+        env=environment() if env is None else env,
+        encoding="utf-8",
+        **options,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=_LONGEST)
+
+
+def wait_until(holds: Any, *, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something holds; a process that ends before is a failure."""
+    end = time.monotonic() + _LONGEST
+    while not holds():
+        assert time.monotonic() < end
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a record."""
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def groups_in(path: Path) -> list[int]:
+    """The groups that a record has read, or tried to."""
+    if not path.exists():
+        return []
+    return [line["group_id"] for line in lines_of(path) if line["type"] == "group"]

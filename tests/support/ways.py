@@ -1,0 +1,44 @@
+"""The ways on which what touches a connection is tested: TCP and TLS, on asyncio and on uvloop.
+
+A test draws one of the four by its name, so that a run covers all of them and stays short.
+``pytest --ways all`` runs each test on all four.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from zlib import crc32
+
+import pytest
+
+from tests.support.hazards import Certificates
+
+__all__ = ["WAYS", "draw", "server_context", "set_tls", "trusting"]
+
+WAYS = ["tcp-asyncio", "tls-asyncio"]
+if sys.platform != "win32":
+    WAYS += ["tcp-uvloop", "tls-uvloop"]
+
+_tls = False
+
+
+def draw(request: pytest.FixtureRequest) -> str:
+    """The way of a test that runs on one of them."""
+    return WAYS[crc32(request.node.nodeid.encode()) % len(WAYS)]
+
+
+def set_tls(on: bool) -> None:
+    """Let the servers of the test that begins speak TLS, or not."""
+    global _tls
+    _tls = on
+
+
+def server_context() -> ssl.SSLContext | None:
+    """What the servers of the present test use."""
+    return Certificates().good if _tls else None
+
+
+def trusting() -> ssl.SSLContext | None:
+    """What the clients of the present test use."""
+    return Certificates().client() if _tls else None
