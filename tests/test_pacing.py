@@ -152,7 +152,7 @@ async def _phases(
                 answered, refused, limits = service.answered, service.refused, []
                 for _ in range(80):
                     await asyncio.sleep((PHASE - SETTLED) / 80)
-                    limits.append(outcomes._limiter.limit)
+                    limits.append(pace.limiter.limit)
                 answered, refused = service.answered - answered, service.refused - refused
                 able = min(service.capacity, bounds.max) / (service.service + 0.002)
                 share = answered / (able * (PHASE - SETTLED))
@@ -211,7 +211,7 @@ def test_it_grows_by_half_until_the_first_sign() -> None:
     while pace.limiter.limit < BOUNDS.max:
         _fill(pace)
         _window(pace)
-        limits.append(outcomes._limiter.limit)
+        limits.append(pace.limiter.limit)
     assert all(after <= 1.5 * before + 1 for before, after in pairwise(limits))
     assert len(limits) < 15
 
