@@ -33,6 +33,8 @@ _LARGEST_PREALLOCATED = 2**20
 _LONGEST_PREFIX = 2**15
 """Bytes kept of an answer that aiohttp's parser reads, to find where its head ends."""
 
+_LAST_CHUNK = b"0\r\n\r\n"
+
 _SETTLING_TURNS = 5
 
 _LARGEST_TLS_REQUEST = 2**14
@@ -328,6 +330,7 @@ class _Reader:
 
     def start(self, data: bytes) -> None:
         self._received, self.heads = 0, 1
+        self._last = b""
         self._prefix.clear()
         # A parser for this answer alone: it could keep half a head that came behind another.
         self._handler.set_response_params(
@@ -337,7 +340,8 @@ class _Reader:
 
     def feed(self, data: bytes) -> None:
         self._received += len(data)
-        self._last = data
+        # The end of a chunked body may arrive in several portions.
+        self._last = (self._last + data)[-len(_LAST_CHUNK) :]
         if len(self._prefix) < _LONGEST_PREFIX:
             self._prefix += data
         self._handler.data_received(data)
@@ -351,7 +355,7 @@ class _Reader:
         received, last, self._last = self._received, self._last, b""
         declared = headers.get("Content-Length")
         if declared is None:
-            return last.endswith(b"0\r\n\r\n")
+            return last == _LAST_CHUNK
         start = 0
         # The interim answers' heads (1xx), which have no bodies, and the answer's own.
         for _ in range(self.heads):
