@@ -1,45 +1,51 @@
 """An asyncio client for DeepCall's Group API.
 
-The public names are gathered here, and none is defined here.
+The public names are gathered here, and nothing is defined. They are loaded on first use: the pytest
+plugin and the sandbox live in this package too, and must not pay for the client.
 """
 
-from deepcall_async.client import DeepCall, GroupsAPI
-from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
-from deepcall_async.errors import (
-    ApiError,
-    AuthenticationFailed,
-    BadRequest,
-    ClientClosed,
-    ConnectFailed,
-    ConnectionLost,
-    DeepCallError,
-    GroupUnavailable,
-    NoData,
-    OutcomeUnknown,
-    PermissionDenied,
-    RateLimited,
-    RequestTimeout,
-    ResponseTooLarge,
-    ServerFault,
-    TooManyFailures,
-    TransportError,
-    UnexpectedReply,
-)
-from deepcall_async.fanout import Batch, Failed, FanOut, Ok, Outcome, Progress, collect, fan_out
-from deepcall_async.models import (
-    AddedGroup,
-    Agent,
-    AgentLabel,
-    AgentRelation,
-    DeletedGroup,
-    Group,
-    GroupAgentRelation,
-    Member,
-)
-from deepcall_async.pacing import Adaptive
-from deepcall_async.pool import Stats
-from deepcall_async.retry import RetryPolicy
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from deepcall_async.version import __version__
+
+if TYPE_CHECKING:
+    from deepcall_async.client import DeepCall, GroupsAPI
+    from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
+    from deepcall_async.errors import (
+        ApiError,
+        AuthenticationFailed,
+        BadRequest,
+        ClientClosed,
+        ConnectFailed,
+        ConnectionLost,
+        DeepCallError,
+        GroupUnavailable,
+        NoData,
+        OutcomeUnknown,
+        PermissionDenied,
+        RateLimited,
+        RequestTimeout,
+        ResponseTooLarge,
+        ServerFault,
+        TooManyFailures,
+        TransportError,
+        UnexpectedReply,
+    )
+    from deepcall_async.fanout import Batch, Failed, FanOut, Ok, Outcome, Progress, collect, fan_out
+    from deepcall_async.models import (
+        AddedGroup,
+        Agent,
+        AgentLabel,
+        AgentRelation,
+        DeletedGroup,
+        Group,
+        GroupAgentRelation,
+        Member,
+    )
+    from deepcall_async.pacing import Adaptive
+    from deepcall_async.pool import Stats
+    from deepcall_async.retry import RetryPolicy
 
 __all__ = [
     "Adaptive",
@@ -86,3 +92,20 @@ __all__ = [
     "collect",
     "fan_out",
 ]
+
+# The modules that hold the names above.
+_MODULES = ("client", "credentials", "errors", "fanout", "models", "pacing", "pool", "retry")
+
+# Type checkers see the imports above instead: with a `__getattr__` they would accept any name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:  # PEP 562
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for each in _MODULES:
+            module = import_module(f"{__name__}.{each}")
+            globals().update({key: vars(module)[key] for key in module.__all__ if key in __all__})
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -77,9 +77,57 @@ def loaded_by(program: str) -> set[str]:
     return set(json.loads(run.stdout.splitlines()[-1]))
 
 
-def test_importing_it_loads_only_what_it_needs() -> None:
+def test_nothing_is_loaded_before_a_public_name_is_used() -> None:
+    bare = loaded_by("")
+    for program in ("import deepcall_async", "import deepcall_async as d; d.__all__; dir(d)"):
+        more = loaded_by(program) - bare
+        ours = {name for name in more if name.startswith("deepcall_async")}
+        assert ours == {"deepcall_async", "deepcall_async.version"}
+        assert not more & {"aiohttp", "anyio", "asyncio", "msgspec"}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import deepcall_async; deepcall_async.DeepCall; deepcall_async.errors.ApiError",
+        "from deepcall_async import DeepCall; import deepcall_async; deepcall_async.fan_out",
+        "from deepcall_async import *; DeepCall, fan_out, RetryPolicy, __version__",
+        "import deepcall_async.retry; from deepcall_async import wire; deepcall_async.Stats, wire.add",
+        "import deepcall_async; assert {*dir(deepcall_async)} >= {*deepcall_async.__all__, '__doc__'}",
+        "import pickle; v = pickle.loads(b'cdeepcall_async\\nUserToken\\n.'); v('1', 't')",
+        "import pickle, deepcall_async as d; pickle.loads(pickle.dumps(d.RetryPolicy(attempts=2)))",
+        "import deepcall_async as d; assert not hasattr(d, 'Typo') and not hasattr(d, '__wrapped__')",
+        "import inspect, deepcall_async as d; assert dict(inspect.getmembers(d))['Ok'] is d.Ok",
+    ],
+)
+def test_each_way_of_taking_a_name_works_first(program: str) -> None:
+    assert "deepcall_async" in loaded_by(program)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error_as_usual() -> None:
+    with pytest.raises(AttributeError, match="module 'deepcall_async' has no attribute 'Typo'"):
+        deepcall_async.Typo  # noqa: B018 - reading it is the test
+    with pytest.raises(ImportError, match="cannot import name 'Typo' from 'deepcall_async'"):
+        exec("from deepcall_async import Typo")
+
+
+def test_type_checkers_and_python_see_the_same_names() -> None:
+    (seen,) = (
+        node
+        for node in ast.parse((ROOT / "__init__.py").read_text("utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
+    names = {alias.name: f"{node.module}" for node in imports for alias in node.names}
+    assert {*names, "__version__"} == set(deepcall_async.__all__)
+    assert {*names.values()} == {f"deepcall_async.{each}" for each in deepcall_async._MODULES}
+    for name, module in names.items():
+        assert getattr(importlib.import_module(module), name) is getattr(deepcall_async, name)
+
+
+def test_using_it_loads_only_what_it_needs() -> None:
     needed = loaded_by("import aiohttp, aiohttp.client, msgspec, anyio, aiolimiter, asyncio")
-    more = loaded_by("import deepcall_async") - needed
+    more = loaded_by("import deepcall_async; deepcall_async.DeepCall") - needed
     tops = {name.split(".")[0] for name in more}
     assert not tops & {"rich", "cyclopts", "jinja2", "pytest", "uvloop", "hypothesis"}
     assert not {name for name in more if name.startswith("aiohttp.web")}

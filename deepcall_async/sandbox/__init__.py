@@ -3,6 +3,7 @@
 It imports nothing else of the package, so that a mistake in the client cannot repeat itself here.
 """
 
+from deepcall_async.sandbox.calls import Call
 from deepcall_async.sandbox.server import Sandbox
 
-__all__ = ["Sandbox"]
+__all__ = ["Call", "Sandbox"]

@@ -1,7 +1,6 @@
 """The sandbox's demo account: groups, rosters and the faults planted in them.
 
-Law: pure and deterministic. The same arguments always give the same account; no clock, no I/O, no
-JSON, and no import from the package, so that a mistake in the client cannot repeat itself here.
+The same arguments always give the same account; there is no clock and no I/O here.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["BRANCH", "OWNER", "Account", "Agent", "Group", "Relation", "demo_account"]
+from deepcall_async.sandbox.account import OWNER, Agent, Group, Relation
+from deepcall_async.sandbox.checks import integer
 
-OWNER = "29791451"
-"""The account's own user: it owns the vendor's example group and every group added later."""
+__all__ = ["BRANCH", "DemoAccount", "demo_account"]
 
 BRANCH = "29791466"
 """The account's second user: it owns the rest of the demo account and has the larger roster."""
@@ -73,43 +72,8 @@ _LAST_NAMES = (
 )
 
 
-class Agent(NamedTuple):
-    """One agent of a roster."""
-
-    unique_id: int
-    name: str
-    user_id: str
-
-    @property
-    def label(self) -> str:
-        """The agent as a group's own record names it."""
-        return f"#{self.unique_id} {self.name}"
-
-
-class Relation(NamedTuple):
-    """One agent in one group; ``group_id`` is None unless the row names another group."""
-
-    agent_id: int
-    receive_call: str
-    user_id: str
-    group_id: int | None = None
-
-
-@dataclass(slots=True)
-class Group:
-    """A group with its relations; ``create_date`` is in Unix seconds."""
-
-    name: str
-    user_id: str
-    unique_id: int
-    status: int
-    create_date: int
-    labels: tuple[str, ...] = ()
-    relations: tuple[Relation, ...] = ()
-
-
 @dataclass(frozen=True, slots=True)
-class Account:
+class DemoAccount:
     """Groups by id, rosters by the user who owns them, and what is wrong: rule to ids."""
 
     groups: dict[int, Group]
@@ -144,48 +108,56 @@ class _Deck:
 
 
 # A twist breaks a group already built: (group, an agent who is not in it, the groups before it).
-_Twist = Callable[[Group, _Card, Mapping[int, Group]], None]
+_Twist = Callable[[Group, _Card, Mapping[int, Group]], Group]
 
 
-def _same_receivers(group: Group, _: _Card, groups: Mapping[int, Group]) -> None:
+def _with_rows(group: Group, *rows: Relation) -> Group:
+    return group._replace(relations=(*group.relations, *rows))
+
+
+def _with_labels(group: Group, *labels: str) -> Group:
+    return group._replace(labels=(*group.labels, *labels))
+
+
+def _same_receivers(group: Group, _: _Card, groups: Mapping[int, Group]) -> Group:
     twin = groups[group.unique_id - 1]
-    group.relations, group.labels = twin.relations, twin.labels
+    return group._replace(relations=twin.relations, labels=twin.labels)
 
 
-def _unknown_agents(group: Group, _: _Card, __: Mapping[int, Group]) -> None:
+def _unknown_agents(group: Group, _: _Card, __: Mapping[int, Group]) -> Group:
     former = [Agent(agent_id, name, group.user_id) for agent_id, name in _FORMER_AGENTS]
-    group.relations += tuple(Relation(agent.unique_id, "Y", agent.user_id) for agent in former)
-    group.labels += tuple(agent.label for agent in former)
+    rows = [Relation(agent.unique_id, "Y", agent.user_id) for agent in former]
+    return _with_labels(_with_rows(group, *rows), *(agent.label for agent in former))
 
 
-def _wrong_group(group: Group, spare: _Card, _: Mapping[int, Group]) -> None:
-    group.relations += (spare.on._replace(group_id=group.unique_id - 1),)
+def _wrong_group(group: Group, spare: _Card, _: Mapping[int, Group]) -> Group:
+    # Only a row names another group. A reply about another group would never reach an audit.
+    return _with_rows(group, spare.on._replace(group_id=group.unique_id - 1))
 
 
-def _doubled_relation(group: Group, _: _Card, __: Mapping[int, Group]) -> None:
-    group.relations += group.relations[:1]
+def _doubled_relation(group: Group, _: _Card, __: Mapping[int, Group]) -> Group:
+    return _with_rows(group, group.relations[0])
 
 
-def _conflicting_relation(group: Group, _: _Card, __: Mapping[int, Group]) -> None:
-    group.relations += (group.relations[0]._replace(receive_call="N"),)
+def _conflicting_relation(group: Group, _: _Card, __: Mapping[int, Group]) -> Group:
+    return _with_rows(group, group.relations[0]._replace(receive_call="N"))
 
 
-def _stale_label(group: Group, spare: _Card, _: Mapping[int, Group]) -> None:
-    group.labels += (spare.label,)
+def _stale_label(group: Group, spare: _Card, _: Mapping[int, Group]) -> Group:
+    return _with_labels(group, spare.label)
 
 
-def _missing_label(group: Group, _: _Card, __: Mapping[int, Group]) -> None:
-    group.labels = group.labels[:-1]
+def _missing_label(group: Group, _: _Card, __: Mapping[int, Group]) -> Group:
+    return group._replace(labels=group.labels[:-1])
 
 
-def _foreign_tenant(group: Group, _: _Card, __: Mapping[int, Group]) -> None:
+def _foreign_tenant(group: Group, _: _Card, __: Mapping[int, Group]) -> Group:
     first, *others = group.relations
-    group.relations = (first._replace(user_id=OWNER), *others)
+    return group._replace(relations=(first._replace(user_id=OWNER), *others))
 
 
-def _bad_flag(group: Group, spare: _Card, _: Mapping[int, Group]) -> None:
-    group.relations += (spare.on._replace(receive_call="y"),)
-    group.labels += (spare.label,)
+def _bad_flag(group: Group, spare: _Card, _: Mapping[int, Group]) -> Group:
+    return _with_labels(_with_rows(group, spare.on._replace(receive_call="y")), spare.label)
 
 
 def _ago(days: float, seconds: int = 0) -> Callable[[int], int]:
@@ -302,9 +274,10 @@ def _cards(roster: Sequence[Agent]) -> list[_Card]:
 
 
 def _staffed(group: Group, on: Sequence[_Card], off: Sequence[_Card] = ()) -> Group:
-    group.relations = (*(card.on for card in on), *(card.off for card in off))
-    group.labels = (*(card.label for card in on), *(card.label for card in off))
-    return group
+    return group._replace(
+        relations=(*(card.on for card in on), *(card.off for card in off)),
+        labels=(*(card.label for card in on), *(card.label for card in off)),
+    )
 
 
 def _agent_faults(
@@ -335,7 +308,7 @@ def _agent_faults(
     }
 
 
-def demo_account(groups: int, agents: int, seed: int, now: int) -> Account:
+def demo_account(groups: int, agents: int, seed: int, now: int) -> DemoAccount:
     """Build the demo account, the same for the same arguments.
 
     Args:
@@ -347,10 +320,10 @@ def demo_account(groups: int, agents: int, seed: int, now: int) -> Account:
     Raises:
         ValueError: ``groups`` is negative or ``agents`` is below 60.
     """
-    if groups < 0:
-        raise ValueError("groups must not be negative")
-    if agents < _MIN_AGENTS:
-        raise ValueError(f"agents must be at least {_MIN_AGENTS}")
+    integer("groups", groups, 0)
+    integer("agents", agents, _MIN_AGENTS)
+    if groups == 0:
+        return DemoAccount({}, {}, {})
     rng = random.Random(seed)  # noqa: S311 - demo data
     rosters = {
         OWNER: tuple(Agent(agent_id, name, OWNER) for agent_id, name in _VENDOR_ROSTER),
@@ -387,9 +360,7 @@ def demo_account(groups: int, agents: int, seed: int, now: int) -> Account:
             spare, *off = others.deal(1 + muted)
         lead = [] if plan.lead is None else [cards[plan.lead]]
         group = _staffed(new(group_id, BRANCH, plan), [*lead, *on], off)
-        if plan.twist is not None:
-            plan.twist(group, spare, built)
-        return group
+        return group if plan.twist is None else plan.twist(group, spare, built)
 
     # The example comes first, then 1, 2, 3 ...: an account of n >= 28 groups has the ids 1 to n.
     first_ids = range(1, groups if groups < _VENDOR_GROUP_ID else groups + 1)
@@ -402,8 +373,8 @@ def demo_account(groups: int, agents: int, seed: int, now: int) -> Account:
             half = team[: len(team) // 2] if group_id == 2 else team[len(team) // 2 :]
             group = _staffed(new(group_id, OWNER, _HEALTHY), half)
         elif group_id == _VENDOR_GROUP_ID:
-            group = Group("Mahipal singh", OWNER, group_id, 1, _VENDOR_CREATE_DATE)
-            _staffed(group, [owner_cards[agent_id] for agent_id in _VENDOR_MEMBERS])
+            example = Group("Mahipal singh", OWNER, group_id, 1, _VENDOR_CREATE_DATE)
+            group = _staffed(example, [owner_cards[agent_id] for agent_id in _VENDOR_MEMBERS])
         else:
             recurring = _RECURRING.get(group_id % 100, _HEALTHY)
             group = branch_group(group_id, _PLANS.get(group_id, recurring))
@@ -411,7 +382,7 @@ def demo_account(groups: int, agents: int, seed: int, now: int) -> Account:
 
     found: dict[str, Sequence[int]] = {**planted}
     found |= _agent_faults(built.values(), rosters)
-    return Account(
+    return DemoAccount(
         groups=built,
         rosters=rosters,
         planted={

@@ -23,7 +23,7 @@ from deepcall_async.errors import DeepCallError, RequestTimeout
 from deepcall_async.transport.base import KEEPALIVE, READ_BUFFER_SIZE, Answer
 from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import closed_in_flight
-from deepcall_async.transport.plain import PlainHeaders, plain_head
+from deepcall_async.transport.plain import PlainHeaders, may_become_plain, plain_head
 
 __all__ = ["Connection", "State"]
 
@@ -32,6 +32,8 @@ _LARGEST_PREALLOCATED = 2**20
 
 _LONGEST_PREFIX = 2**15
 """Bytes kept of an answer that aiohttp's parser reads, to find where its head ends."""
+
+_SETTLING_TURNS = 5
 
 _LARGEST_TLS_REQUEST = 2**14
 """Bytes of a request over TLS up to which a written request counts as sent.
@@ -116,6 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         self._largest = max_response_bytes
         self._body: bytearray | None = None
         self._sent = 0
+        self._first = b""
         self._ended: Literal["timeout", "closed"] | None = None
         transport.set_protocol(self)
 
@@ -131,8 +134,10 @@ class Connection(asyncio.BufferedProtocol):
 
     async def settle(self) -> bool:
         """Make a new connection ready for its first request; False when it is of no use."""
-        # One turn of the loop delivers what a server sent when it accepted the connection.
-        await asyncio.sleep(0)
+        # A few turns of the loop deliver what the server sent when it accepted the connection. What
+        # is still on its way by then cannot be told from an answer.
+        for _ in range(_SETTLING_TURNS):
+            await asyncio.sleep(0)
         # Over TLS there may be bytes that are no answer: tickets to resume the session with.
         if self.state is State.CONNECTING and (self._tls or not self._has_bytes()):
             self._become(State.IDLE)
@@ -242,6 +247,10 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def _begin(self, data: bytes) -> None:
+        data, self._first = self._first + data, b""
+        if may_become_plain(data):
+            self._first = data
+            return
         start, length = plain_head(data) or (0, 0)
         missing = start + length - len(data)
         if not start or length > min(self._largest, _LARGEST_PREALLOCATED):

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from multidict import CIMultiDict
 
-__all__ = ["PlainHeaders", "plain_head"]
+__all__ = ["PlainHeaders", "may_become_plain", "plain_head"]
 
 D = TypeVar("D")
 
@@ -35,10 +35,22 @@ _PLAIN = re.compile(
 )
 
 
+_STATUS_LINE = b"HTTP/1.1 200 "
+
+
 def plain_head(data: bytes) -> tuple[int, int] | None:
     """Where a plain reply's body begins, and its length; None for a reply that is not plain."""
     found = _PLAIN.match(data, 0, LONGEST_HEAD)
     return None if found is None else (found.end(), int(found[2]))
+
+
+def may_become_plain(data: bytes) -> bool:
+    """Whether this is the beginning of a head that may turn out to be plain."""
+    return (
+        len(data) < LONGEST_HEAD
+        and data.startswith(_STATUS_LINE[: len(data)])
+        and b"\r\n\r\n" not in data
+    )
 
 
 class PlainHeaders(Mapping[str, str]):

@@ -182,7 +182,7 @@ async def test_a_group_that_is_gone_is_no_failure() -> None:
         def delete_behind_its_back(line: bytes) -> None:
             lines.append(line)
             if line.startswith(b'{"type":"asked"'):
-                del server._groups[40]
+                server._account.delete({"groupId": 40})
 
         report = await run_audit(dc, on_line=delete_behind_its_back)
     assert report.complete

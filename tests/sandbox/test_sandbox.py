@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,69 +16,13 @@ import pytest
 
 from deepcall_async.sandbox import Sandbox
 from deepcall_async.sandbox.demo import demo_account
+from tests.support.caller import Caller, as_object, refused
 
 pytestmark = pytest.mark.anyio
 
 NOW = 1_790_000_000
 DAY = 86_400
 VENDOR_REPLY = Path(__file__).parents[1] / "data" / "agent_relation.json"
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-class Caller:
-    """Asks one sandbox with its user id and token."""
-
-    def __init__(self, http: aiohttp.ClientSession, server: Sandbox) -> None:
-        self.http = http
-        self.server = server
-
-    async def raw(self, verb: str, body: bytes) -> bytes:
-        url = f"{self.server.base_url}/api/v2/Group/{verb}"
-        async with self.http.post(url, data=body) as response:
-            assert response.status == 200
-            assert response.headers["Content-Type"] == "application/json; charset=utf-8"
-            return await response.read()
-
-    async def bytes_of(self, verb: str, **fields: Any) -> bytes:
-        body = {"userId": self.server.user_id, "token": self.server.token, **fields}
-        return await self.raw(verb, json.dumps(body).encode())
-
-    async def bare(self, verb: str, **fields: Any) -> dict[str, Any]:
-        return _object(await self.raw(verb, json.dumps(fields).encode()))
-
-    async def __call__(self, verb: str, **fields: Any) -> dict[str, Any]:
-        return _object(await self.bytes_of(verb, **fields))
-
-    async def status_of(self, verb: str) -> int:
-        url = f"{self.server.base_url}/api/v2/Group/{verb}"
-        credentials = {"userId": self.server.user_id, "token": self.server.token}
-        async with self.http.post(url, json=credentials) as response:
-            await response.read()
-            return response.status
-
-    async def relation(self, group_id: int) -> dict[str, Any]:
-        reply = await self("getGroupAgentRelation", groupId=group_id, quick=True)
-        assert list(reply) == ["status", "response", "code"]
-        assert (reply["status"], reply["code"]) == ("success", 200)
-        return _object(reply["response"])
-
-
-def _object(value: bytes | Any) -> dict[str, Any]:
-    decoded = json.loads(value) if isinstance(value, bytes) else value
-    assert isinstance(decoded, dict)
-    return decoded
-
-
-def refused(reply: dict[str, Any], code: int) -> bool:
-    message = reply.get("message")
-    assert message
-    assert isinstance(message, str)
-    return reply == {"status": "error", "message": message, "code": code}
 
 
 # ---------------------------------------------------------------- replies
@@ -311,7 +255,7 @@ async def test_credentials_and_body_are_checked_everywhere(
         call = Caller(http, server)
         pair = {"userId": server.user_id, "token": server.token}
         for body in (b"", b"{}", b"[]", b"null", b'"x"', b"{", b"\xff", b"[" * 100_000):
-            assert refused(_object(await call.raw(verb, body)), 1047), body
+            assert refused(as_object(await call.raw(verb, body)), 1047), body
         missing: list[dict[str, Any]] = [
             {"name": "x"},
             {"ssid": ""},
@@ -398,10 +342,15 @@ async def test_latency_delays_the_answer_but_not_the_action(http: aiohttp.Client
     async with Sandbox(groups=0, latency=0.2) as server:
         call = Caller(http, server)
         start = time.perf_counter()
-        await asyncio.gather(*(call("list") for _ in range(20)))
-        took = time.perf_counter() - start
-        assert 0.19 < took < 2, "the requests wait together"
+        await call("list")
+        assert time.perf_counter() - start > 0.19
         server.latency = 60
+        together = [asyncio.create_task(call("list")) for _ in range(20)]
+        while server.requests["list"] < 21:
+            await asyncio.sleep(0.001)
+        assert not any(each.done() for each in together)
+        for each in together:
+            each.cancel()
         url = f"{server.base_url}/api/v2/Group/add"
         body = {"userId": server.user_id, "token": server.token, "name": "late"}
         with pytest.raises(TimeoutError):
@@ -478,11 +427,14 @@ async def test_the_rate_limit_says_when_to_come_again(http: aiohttp.ClientSessio
             assert response.status == 200
         async with http.post(url, json=body) as response:
             assert response.status == 429
-            assert 90 <= int(response.headers["Retry-After"]) <= 100
+            assert 1 < int(response.headers["Retry-After"]) <= 100
+        server.advance(50)
+        async with http.post(url, json=body) as response:
+            assert int(response.headers["Retry-After"]) <= 50
         server.rate_limit = None
         async with http.post(url, json=body) as response:
             assert response.status == 200
-        assert server.requests["list"] == 3
+        assert server.requests["list"] == 4
 
 
 async def test_the_rate_limit_allows_a_burst_and_then_its_rate(
@@ -496,7 +448,7 @@ async def test_the_rate_limit_allows_a_burst_and_then_its_rate(
         assert statuses[:5] == [200] * 5
         assert statuses.count(200) <= 5 + earned
         assert statuses.count(429) == 20 - statuses.count(200)
-        await asyncio.sleep(1)  # as long as Retry-After asks for
+        server.advance(1)  # as long as Retry-After asks for
         assert await call.status_of("list") == 200
 
 
@@ -573,7 +525,7 @@ async def replies_of(http: aiohttp.ClientSession, server: Sandbox) -> dict[int, 
     )
     relations = dict(zip(ids, bodies, strict=True))
     for group in listed:
-        body = _object(relations[group["unique_id"]])
+        body = as_object(relations[group["unique_id"]])
         assert body["response"]["groupData"] == group, "list and relation agree"
     return relations
 
@@ -702,7 +654,7 @@ async def test_what_is_planted_is_what_a_reader_finds(
 ) -> None:
     async with Sandbox(groups=groups, seed=seed, now=NOW) as server:
         replies = await replies_of(http, server)
-        relations = [_object(body)["response"] for body in replies.values()]
+        relations = [as_object(body)["response"] for body in replies.values()]
         assert audit_alone(relations, NOW) == server.planted
     if groups >= 32:
         assert server.planted.keys() == EVERY_RULE
@@ -728,7 +680,7 @@ async def test_an_account_has_two_rosters(http: aiohttp.ClientSession) -> None:
     async with Sandbox(groups=50, agents=70) as server:
         rosters = defaultdict(set)
         for body in (await replies_of(http, server)).values():
-            response = _object(body)["response"]
+            response = as_object(body)["response"]
             rosters[response["groupData"]["user_id"]].add(json.dumps(response["agentData"]))
         assert [len(each) for each in rosters.values()] == [1, 1]
         sizes = {user: len(json.loads(next(iter(each)))) for user, each in rosters.items()}
@@ -746,10 +698,8 @@ def test_no_two_teams_are_the_same_by_chance() -> None:
     assert account.planted["N004"] == (22, 23)
 
 
-async def test_a_large_account_is_built_and_served_quickly(http: aiohttp.ClientSession) -> None:
-    start = time.perf_counter()
+async def test_a_large_account_is_built_and_served(http: aiohttp.ClientSession) -> None:
     async with Sandbox(groups=20_000, agents=2_000) as server:
-        assert time.perf_counter() - start < 5
         call = Caller(http, server)
         relation = await call.relation(20_000)
         assert len(relation["agentData"]) == 2_000

@@ -170,6 +170,15 @@ class _Connection:
             await self._loop.sock_sendall(self.socket, self._outgoing.read())
         raise _Gone
 
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, over TLS by a close_notify alone."""
+        if self._tls:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self.socket.send(self._outgoing.read())
+        else:
+            self.socket.shutdown(socket.SHUT_WR)
+
     def reset(self) -> NoReturn:
         # Without time to linger, the kernel answers a close with an RST.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -282,6 +291,12 @@ class FaultServer:
             with contextlib.suppress(OSError):
                 each.socket.shutdown(socket.SHUT_RDWR)
         return len(idle)
+
+    def half_close_idle(self) -> None:
+        """Tell the peers of idle connections that nothing more will be sent."""
+        for each in self._live.values():
+            if each.idle:
+                each.half_close()
 
     async def until(self, condition: Callable[[Self], bool], seconds: float = 5.0) -> None:
         """Wait until the condition holds, or fail with TimeoutError."""
