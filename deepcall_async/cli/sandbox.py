@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Group, Parameter
 
 from deepcall_async.cli.exits import Stopped, UsageError, usage_errors
-from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, split
+from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, in_range, split
 from deepcall_async.cli.terminal import emit, say
 
 __all__ = ["serve_sandbox"]
@@ -21,9 +21,7 @@ FAULTS = Group("Faults", sort_key=10)
 def serve_sandbox(
     *,
     port: Annotated[Whole, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
-    groups: Annotated[
-        Whole | None, Parameter(help="Groups in the demo account.", show_default=str(DEMO_GROUPS))
-    ] = None,
+    groups: Annotated[Whole, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
     seed: Annotated[Whole, Parameter(help="Data and faults follow from it.")] = 0,
     empty: Annotated[
         bool, Parameter(help="An account without groups, told by code 1012.", negative="")
@@ -54,6 +52,8 @@ def serve_sandbox(
     ] = None,
 ) -> int:
     """Serve the sandbox, and print the environment for its account."""
+    in_range("--port", port, 0, 65_535)
+    in_range("--groups", groups, 0, 1_000_000)
     import asyncio
 
     from deepcall_async.cli.files import replace_file
@@ -63,7 +63,7 @@ def serve_sandbox(
     rates = _rates(error_rate)
     with usage_errors():
         sandbox = Sandbox(
-            **({} if groups is None else {"groups": groups}),
+            groups=groups,
             port=port,
             seed=seed,
             latency=latency,
@@ -86,7 +86,7 @@ def serve_sandbox(
                 f"export DEEPCALL_USER_ID={server.user_id}\n"
                 f"export DEEPCALL_TOKEN={server.token}\n"
             )
-            shown = 0 if empty else DEMO_GROUPS if groups is None else groups
+            shown = 0 if empty else groups
             say(f"{shown} groups at {server.base_url}; end with Ctrl-C")
             await asyncio.Event().wait()
         finally:
