@@ -52,7 +52,7 @@ async def measure(base_url: str, user_id: str, token: str) -> tuple[float, float
         report = await run_audit(dc, on_line=count)
         whole = time.perf_counter() - start
         assert report.complete
-        return bare, whole, report.read, written
+        return bare, whole, report.read_count, written
 
 
 def main() -> int:

@@ -150,8 +150,8 @@ class Ticket:
     )
 
     def __init__(self, start: float, patience: Patience) -> None:
-        self.start = start
-        self.patience = patience
+        self.start: float = start
+        self.patience: Patience = patience
         self.error: DeepCallError | None = None
         self.counted: bool = False
         self.passed: bool = False

@@ -9,11 +9,17 @@ import html
 import re
 from collections.abc import Iterable
 
-__all__ = ["Secrets", "safe_text"]
+__all__ = ["Secrets", "printable", "safe_text"]
 
 LONGEST_TEXT = 200
 _LONGEST_SEARCHED = 20_000
 _LONGEST_SPELLING = 16
+_UNSEEN = re.compile(
+    r"[\x00-\x1f\x7f-\x9f"  # controls, C0 and C1: a terminal obeys them
+    r"\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # reorder, hide
+    r"\u2028\u2029\ud800-\udfff\U000e0000-\U000e007f]"  # line breaks, lone surrogates, tags
+)
+# The joiners U+200C and U+200D are not among them: Indic names and emoji are written with them.
 
 
 class Secrets:
@@ -45,6 +51,20 @@ class Secrets:
         return self._compiled
 
 
+def printable(text: str) -> str:
+    r"""Show as escapes the characters that a reader cannot see but that change what is shown.
+
+    Control characters, text direction marks, line separators and lone surrogates become ``\x1b``,
+    ``\u202e`` and so on. The result is one line and safe to print on a terminal.
+
+    Args:
+        text: any text, such as a name that a server sent.
+    """
+    if text.isprintable() or _UNSEEN.search(text) is None:
+        return text
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def safe_text(text: str, secrets: Secrets) -> str:
     """Make a server's words fit to show: no secrets, no control characters, not too long.
 
@@ -56,7 +76,7 @@ def safe_text(text: str, secrets: Secrets) -> str:
     text = secrets.hide(text)
     if len(text) > LONGEST_TEXT:
         text = text[:LONGEST_TEXT] + "\u2026"
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    text = printable(text)
     text = secrets.hide(text)
     return "" if secrets.found_in(text) else text
 

@@ -1,19 +1,18 @@
-"""What the owner of an account sets: thresholds, and the findings that are known and accepted.
+"""Settings of an audit: the thresholds of the rules, and the mutes.
 
-Law: values in, values out. The file they stand in is read and parsed by whoever calls.
+Values in, values out. Reading and parsing the settings file is the caller's part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import date
+from collections.abc import Mapping
 
 import msgspec
 from msgspec import Struct
 
-from deepcall_async.audit.finding import Finding
+from deepcall_async.audit.mutes import Mute
 
-__all__ = ["Mute", "MuteIndex", "Settings", "Thresholds", "read_settings"]
+__all__ = ["Settings", "Thresholds", "read_settings"]
 
 
 class Thresholds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,63 +47,6 @@ class Thresholds(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise ValueError(f"threshold {name} must be a number above 0")
         if self.muted_share > 1:
             raise ValueError("threshold muted_share is a share: at most 1")
-
-
-class Mute(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A finding that is known and accepted, with the reason why.
-
-    Args:
-        rule: the rule's id or name.
-        group: the group's id; None for any group.
-        agent: the agent's id; None for any agent. A mute needs a group or an agent.
-        reason: why it is accepted.
-        expires: the last day (UTC) on which it holds; None for no end.
-
-    Raises:
-        ValueError: the reason is blank, or there is neither group nor agent.
-    """
-
-    rule: str
-    reason: str
-    group: int | None = None
-    agent: int | None = None
-    expires: date | None = None
-
-    def __post_init__(self) -> None:
-        if not self.rule.strip() or not self.reason.strip():
-            raise ValueError("a mute needs a rule and a reason that are not blank")
-        if self.group is None and self.agent is None:
-            raise ValueError("a mute needs a group or an agent; to drop a whole rule, ignore it")
-
-    def holds(self, today: date | None) -> bool:
-        """Whether it has not expired; with no date to compare it holds."""
-        return self.expires is None or today is None or today <= self.expires
-
-    def __str__(self) -> str:
-        about = [f"group {self.group}"] if self.group is not None else []
-        about += [f"agent {self.agent}"] if self.agent is not None else []
-        return f"{self.rule} for {' and '.join(about)}"
-
-
-class MuteIndex:
-    """Finds the mutes of a finding without going through all of them.
-
-    Args:
-        mutes: mutes that name their rules by id.
-    """
-
-    def __init__(self, mutes: Iterable[Mute]) -> None:
-        self._mutes: dict[tuple[str, int | None, int | None], list[Mute]] = {}
-        for mute in mutes:
-            self._mutes.setdefault((mute.rule, mute.group, mute.agent), []).append(mute)
-
-    def of(self, finding: Finding) -> list[Mute]:
-        """Give the mutes that are about a finding, expired ones included."""
-        rule, group, agent = finding.rule, finding.group_id, finding.agent_id
-        if not self._mutes:
-            return []
-        keys = dict.fromkeys([(rule, group, agent), (rule, group, None), (rule, None, agent)])
-        return [mute for key in keys for mute in self._mutes.get(key, ())]
 
 
 class Settings(Struct, frozen=True, kw_only=True):

@@ -1,23 +1,30 @@
-"""What rules read: a snapshot, indexed once.
+"""A snapshot, indexed once, for the rules to read.
 
-Law: one pass over the relations, linear in their number; rules then look up and never search.
+One pass over the relations, linear in their number. Rules then look up and never search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import TypeAlias
 
 from msgspec import Struct
 
-from deepcall_async.audit.config import Mute, Thresholds
-from deepcall_async.audit.finding import Finding
+from deepcall_async.audit.config import Thresholds
 from deepcall_async.audit.labels import agent_label, group_label
 from deepcall_async.audit.snapshot import Snapshot
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
 
-__all__ = ["Context", "GroupView", "Roster", "created_seconds", "in_milliseconds"]
+__all__ = [
+    "Context",
+    "GroupView",
+    "Roster",
+    "created_seconds",
+    "in_milliseconds",
+    "receives",
+]
 
 Roster: TypeAlias = Mapping[int, Agent]
 """Agents by their id."""
@@ -30,6 +37,7 @@ class GroupView(Struct, frozen=True, eq=False):
 
     ``rows`` are the relations that name this group, ``strays`` those that name another one.
     ``members`` and ``receivers`` are agent ids; ``roster`` is the one that came with the reply.
+    ``receivers`` are the members whom calls ring: their flag says so, and the roster lists them.
     """
 
     id: int
@@ -65,19 +73,17 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
     Args:
         snapshot: the run's raw result.
         thresholds: where to draw lines.
-        now: when the account was looked at; None when nobody said, and then nothing is too old.
+        now: when the account was looked at; None when unknown: then nothing counts as old.
         groups: the groups that were read, by id.
         known: the record of every group that the run knows of, read or not.
         agents: every agent of every roster, by id.
         memberships: the groups an agent is in, by agent id.
         receiving: the groups an agent receives calls in, by agent id.
-        unclear: agents with a flag that is neither Y nor N.
+        flagged: agents whom a flag wants to receive calls, or whose flag is unclear; whether or not
+            calls ring them.
         whole_rosters: whether a reply's roster is the whole account's (or one of its users'), not
             only the agents of the group.
         before: the same of the baseline; None without one.
-        mutes: the mutes given.
-        found: for rules that run last, what the others found.
-        rules: every rule's id, and whether it ran before those that run last.
     """
 
     snapshot: Snapshot
@@ -88,17 +94,22 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
     agents: dict[int, Agent]
     memberships: dict[int, list[GroupView]]
     receiving: dict[int, list[GroupView]]
-    unclear: frozenset[int]
+    flagged: frozenset[int]
     whole_rosters: bool
     before: Context | None = None
-    mutes: tuple[Mute, ...] = ()
-    found: Sequence[Finding] = ()
-    rules: Mapping[str, bool] = {}
 
     @property
     def whole(self) -> bool:
         """Whether every group of the account was read."""
         return self.snapshot.run.whole_account and self.snapshot.complete
+
+    def saw(self, group_id: int) -> bool:
+        """Whether a group was read, or was surely not there."""
+        snapshot = self.snapshot
+        if group_id in self.groups or group_id in snapshot.gone:
+            return True
+        listed = snapshot.run.whole_account and not snapshot.cut_short
+        return listed and group_id not in snapshot.failed and group_id not in snapshot.unread
 
     def label(self, group_id: int) -> str:
         """A group's name and id, as messages show them."""
@@ -120,7 +131,6 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
         thresholds: Thresholds = Thresholds(),  # noqa: B008  (frozen)
         now: datetime | None = None,
         before: Context | None = None,
-        mutes: tuple[Mute, ...] = (),
     ) -> Context:
         """Index a snapshot.
 
@@ -129,7 +139,6 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
             thresholds: where rules draw lines.
             now: when the account was looked at.
             before: the baseline, indexed.
-            mutes: findings that are known and accepted.
         """
         rosters: dict[int, Roster] = {}
         agents: dict[int, Agent] = {}
@@ -140,7 +149,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
         groups: dict[int, GroupView] = {}
         memberships: dict[int, list[GroupView]] = {}
         receiving: dict[int, list[GroupView]] = {}
-        unclear: set[int] = set()
+        flagged: set[int] = set()
         whole_rosters = False
         for group_id, relation in snapshot.relations.items():
             view = _view(group_id, relation, rosters[id(relation.agents)])
@@ -149,7 +158,9 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
                 memberships.setdefault(agent_id, []).append(view)
             for agent_id in view.receivers:
                 receiving.setdefault(agent_id, []).append(view)
-            unclear.update(r.agent_id for r in view.rows if r.receive_call not in ("Y", "N"))
+            flagged.update(
+                [row.agent_id for row in view.rows if receives(row.receive_call) is not False]
+            )
             whole_rosters = whole_rosters or not view.roster.keys() <= view.members
         return cls(
             snapshot=snapshot,
@@ -164,11 +175,23 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
             agents=agents,
             memberships=memberships,
             receiving=receiving,
-            unclear=frozenset(unclear),
+            flagged=frozenset(flagged),
             whole_rosters=whole_rosters,
             before=before,
-            mutes=mutes,
         )
+
+
+@lru_cache(maxsize=1024)
+def receives(flag: str) -> bool | None:
+    """Say what a ``receive_call`` flag means, whatever its case and the spaces around it.
+
+    Args:
+        flag: as the server sent it.
+
+    Returns:
+        Whether calls ring; None when the flag means neither Y nor N.
+    """
+    return {"y": True, "n": False}.get(flag.strip().casefold())
 
 
 def in_milliseconds(create_date: int) -> bool:
@@ -190,7 +213,9 @@ def _view(group_id: int, relation: GroupAgentRelation, roster: Roster) -> GroupV
         strays = tuple(row for row in rows if row.group_id != group_id)
         rows = tuple(row for row in rows if row.group_id == group_id)
     members = frozenset([row.agent_id for row in rows])
-    receivers = frozenset([row.agent_id for row in rows if row.receive_call == "Y"])
+    receivers = frozenset(
+        [row.agent_id for row in rows if receives(row.receive_call) and row.agent_id in roster]
+    )
     if receivers == members:
         receivers = members  # one set instead of two, in most groups
     return GroupView(group_id, relation.group, rows, strays, members, receivers, roster)

@@ -1,6 +1,6 @@
-"""What an audit has to say: findings, and how grave they are.
+"""Findings and their severities.
 
-Law: plain frozen data. Nothing here knows a rule or a format.
+Plain frozen data. Nothing here knows a rule or a format.
 """
 
 from __future__ import annotations
@@ -9,22 +9,25 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-__all__ = ["SEVERITIES", "Evidence", "Finding", "Hit", "Severity", "rank"]
+__all__ = ["SEVERITIES", "Evidence", "Finding", "Hit", "Identity", "Severity", "rank"]
 
 Severity: TypeAlias = Literal["critical", "high", "medium", "low", "info"]
-"""How grave a finding is."""
+"""How severe a finding is."""
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "high", "medium", "low", "info")
-"""All severities, gravest first."""
+"""All severities, most severe first."""
 
 Evidence: TypeAlias = dict[str, Any]
 """The facts behind a finding, as JSON can hold them."""
+
+Identity: TypeAlias = tuple[str, str, int | None, int | None, str]
+"""Rule, severity, group, agent and key: what makes a finding the same in another run."""
 
 _RANK = {severity: place for place, severity in enumerate(SEVERITIES)}
 
 
 def rank(severity: Severity) -> int:
-    """Place a severity: 0 is the gravest."""
+    """Place a severity: 0 is the most severe."""
     return _RANK[severity]
 
 
@@ -51,8 +54,10 @@ class Hit(Struct, frozen=True, kw_only=True):
 class Finding(Struct, frozen=True, kw_only=True, omit_defaults=False):
     """One thing that one rule found.
 
-    ``new`` says whether the baseline lacked it; None without a baseline. ``key`` tells apart
-    findings of one rule about the same group and agent.
+    ``new`` says whether the baseline lacked it; None without a baseline, or when the baseline had
+    not read the groups concerned. ``key`` tells apart findings of one rule about the same group
+    and agent. ``count`` is how many findings this one stands for: more than one when many of a
+    rule were folded, and then ``evidence`` holds all their ids.
     """
 
     rule: str
@@ -63,8 +68,9 @@ class Finding(Struct, frozen=True, kw_only=True, omit_defaults=False):
     evidence: Evidence
     key: str = ""
     new: bool | None = None
+    count: int = 1
 
     @property
-    def identity(self) -> tuple[str, str, int | None, int | None, str]:
-        """What makes it the same finding in another run; one that got graver is another."""
+    def identity(self) -> Identity:
+        """What makes it the same finding in another run; one that became more severe is another."""
         return (self.rule, self.severity, self.group_id, self.agent_id, self.key)

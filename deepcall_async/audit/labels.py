@@ -1,38 +1,26 @@
-"""How names, ids and numbers read in a message.
+"""How names, ids and numbers are written in a message.
 
-Law: pure functions from values to short text. Whatever a server chose to call a group leaves here
-without control characters and no longer than a line can bear.
+Pure functions from values to short text. Names that a server chose come out without control
+characters, and short enough for a line.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from itertools import islice
 
 from deepcall_async.models import Agent, Group
+from deepcall_async.redaction import printable
 
-__all__ = ["UNSEEN", "agent_label", "capped", "clean", "count", "group_label", "listing"]
-
-UNSEEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # controls, C0 and C1: a terminal obeys them
-    "\u061c\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff"  # they reorder or hide the text
-    "\u2028\u2029\ud800-\udfff]"  # line breaks in disguise; halves of characters
-)
-"""Characters that a reader cannot see but that change what is shown.
-
-The joiners U+200C and U+200D are not among them: Indic names are written with them.
-"""
+__all__ = ["agent_label", "capped", "clean", "count", "group_label", "listing"]
 
 _LONGEST_NAME = 60
 _MOST_IDS = 100
 
 
 def clean(text: str, longest: int = _LONGEST_NAME) -> str:
-    """Show unseen characters as escapes, and cut at ``longest`` characters."""
-    if len(text) > longest:
-        text = text[: longest - 1] + "…"
-    return text if UNSEEN.search(text) is None else UNSEEN.sub(_escape, text)
+    """Make text printable, and cut it at ``longest`` characters."""
+    return printable(text if len(text) <= longest else text[: longest - 1] + "…")
 
 
 def group_label(group_id: int, group: Group | None) -> str:
@@ -63,8 +51,3 @@ def listing(labels: Iterable[str], total: int, limit: int = 3) -> str:
 def capped(ids: Iterable[int]) -> list[int]:
     """Sort ids for a finding's evidence, and leave out what no reader would go through."""
     return sorted(ids)[:_MOST_IDS]
-
-
-def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,6 +1,6 @@
-"""What a rule is.
+"""What a rule is: a pure function from a `Context` to hits, with the texts that explain it.
 
-Law: a rule is a pure function from a `Context` to hits, with the words that explain it beside it.
+No rule stands here; they are in ``rules``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,11 @@ class Rule(Struct, frozen=True, kw_only=True):
         meaning: what it means when it fires, in one line.
         fix: what to do then, in one line.
         check: the function.
+        many: how a sentence about several subjects ends, such as ``"groups have a blank name"``;
+            for folding many findings into one.
         compares: it needs a baseline and does not run without one.
-        last: it runs after all others and sees in ``Context.found`` what they found.
+        whole_account: it judges the whole account, and does not run when only chosen groups were
+            asked for or a lookup failed.
 
     Raises:
         ValueError: the id is blank or the severity is none that exists.
@@ -42,8 +45,9 @@ class Rule(Struct, frozen=True, kw_only=True):
     meaning: str
     fix: str
     check: Check
+    many: str = ""
     compares: bool = False
-    last: bool = False
+    whole_account: bool = False
 
     def __post_init__(self) -> None:
         if not self.id.strip() or self.severity not in SEVERITIES:
@@ -58,16 +62,19 @@ class Rule(Struct, frozen=True, kw_only=True):
         Returns:
             Its findings, in the order of its hits.
         """
-        for hit in self.check(context):
-            yield Finding(
-                rule=self.id,
-                severity=hit.severity or self.severity,
-                group_id=hit.group_id,
-                agent_id=hit.agent_id,
-                message=hit.message,
-                evidence=hit.evidence,
-                key=hit.key,
-            )
+        return map(self.finding, self.check(context))
+
+    def finding(self, hit: Hit) -> Finding:
+        """Make a hit of this rule a finding."""
+        return Finding(
+            rule=self.id,
+            severity=hit.severity or self.severity,
+            group_id=hit.group_id,
+            agent_id=hit.agent_id,
+            message=hit.message,
+            evidence=hit.evidence,
+            key=hit.key,
+        )
 
 
 def rule(
@@ -77,8 +84,9 @@ def rule(
     *,
     meaning: str,
     fix: str,
+    many: str = "",
     compares: bool = False,
-    last: bool = False,
+    whole_account: bool = False,
 ) -> Callable[[Check], Rule]:
     """Turn a function from `Context` to `Hit`s into a `Rule`; see there for the arguments."""
 
@@ -90,8 +98,9 @@ def rule(
             meaning=meaning,
             fix=fix,
             check=check,
+            many=many,
             compares=compares,
-            last=last,
+            whole_account=whole_account,
         )
 
     return decorate

@@ -1,7 +1,7 @@
 """An account as one run saw it.
 
-Law: plain data, and a builder that adds outcomes as they come, holding each roster once. Where the
-outcomes come from, and when, is the caller's.
+Plain data, and a builder that adds outcomes as they arrive and keeps each roster once. No I/O: the
+caller decides where the outcomes come from, and when.
 """
 
 from __future__ import annotations
@@ -12,10 +12,18 @@ from datetime import datetime
 from msgspec import Struct
 from msgspec.structs import replace
 
+from deepcall_async.audit.labels import clean
 from deepcall_async.errors import ApiError, DeepCallError, UnexpectedReply
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
 
-__all__ = ["FailedLookup", "RunInfo", "Snapshot", "SnapshotBuilder", "merged"]
+__all__ = [
+    "FailedLookup",
+    "RunInfo",
+    "Snapshot",
+    "SnapshotBuilder",
+    "merged",
+    "require_same_account",
+]
 
 
 class FailedLookup(Struct, frozen=True, kw_only=True):
@@ -33,7 +41,7 @@ class FailedLookup(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, error: DeepCallError) -> FailedLookup:
-        """Take down what an error says of itself."""
+        """Record what an error says."""
         code = error.code if isinstance(error, ApiError) else None
         said = error.message if isinstance(error, ApiError) else ""
         status = error.http_status if isinstance(error, ApiError | UnexpectedReply) else None
@@ -78,7 +86,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     cut_short: bool = False
 
     def __repr__(self) -> str:
-        # In few words: before Python 3.13, `asyncio.run` makes the repr of what it returns.
+        # Short: before Python 3.13, `asyncio.run` makes the repr of what it returns.
         read, failed = len(self.relations), len(self.failed)
         return f"Snapshot({len(self.asked)} groups: {read} read, {failed} failed)"
 
@@ -103,11 +111,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             The snapshot; listed groups without an outcome count as not looked up.
         """
         builder = SnapshotBuilder(run)
-        builder.listed(groups)
+        builder.add_groups(groups)
         for group_id, relation in (relations or {}).items():
-            builder.read(group_id, relation)
+            builder.add_relation(group_id, relation)
         for group_id, error in (failed or {}).items():
-            builder.failed(group_id, FailedLookup.of(error))
+            builder.add_failure(group_id, FailedLookup.of(error))
         return builder.snapshot()
 
     @property
@@ -121,6 +129,14 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         """The distinct rosters, in the order of their first reply."""
         found = {id(relation.agents): relation.agents for relation in self.relations.values()}
         return tuple(found.values())
+
+    @property
+    def user_ids(self) -> frozenset[str]:
+        """The users whom the groups and relations belong to, as far as that is said."""
+        found = {group.user_id for group in self.groups}
+        for relation in self.relations.values():
+            found.update([row.user_id for row in relation.relations])
+        return frozenset(user_id for user_id in found if user_id)
 
     @property
     def pending(self) -> tuple[int, ...]:
@@ -140,7 +156,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 
 class SnapshotBuilder:
-    """Gathers a run's outcomes as they land; equal rosters are held once.
+    """Collects a run's outcomes as they arrive; equal rosters are kept once.
 
     Args:
         run: where and when the run began.
@@ -156,26 +172,26 @@ class SnapshotBuilder:
         # Equal rosters nearly always come as the same object, which costs no hashing. The entry
         # holds the roster, so that its id stays its own.
         self._by_identity: dict[int, tuple[Agent, ...]] = {}
-        self._by_value: dict[tuple[Agent, ...], tuple[Agent, ...]] = {}
-        self._words: dict[str, str] = {}
+        self._by_value: dict[frozenset[Agent], tuple[Agent, ...]] = {}
+        self._strings: dict[str, str] = {}
 
-    def listed(self, groups: Iterable[Group]) -> None:
-        """Note the groups of the account's list: all of them are asked for."""
+    def add_groups(self, groups: Iterable[Group]) -> None:
+        """Add the groups of the account's list: all of them are to be looked up."""
         for group in groups:
-            self.unread(group.unique_id, group)
+            self.add_unread(group.unique_id, group)
 
-    def unread(self, group_id: int, group: Group | None) -> None:
-        """Note what is known of a group that is asked for but not read yet."""
+    def add_unread(self, group_id: int, group: Group | None) -> None:
+        """Add what is known of a group that is to be looked up but is not read yet."""
         self._asked[group_id] = None
         if group is not None and group_id not in self._relations:
             self._unread[group_id] = group
 
-    def asked(self, group_ids: Iterable[int]) -> None:
-        """Note ids that are asked for, whether or not a list named them."""
+    def add_asked(self, group_ids: Iterable[int]) -> None:
+        """Add ids that are to be looked up, whether or not a list named them."""
         self._asked.update(dict.fromkeys(group_ids))
 
-    def read(self, group_id: int, relation: GroupAgentRelation) -> GroupAgentRelation:
-        """Note a relation that was read.
+    def add_relation(self, group_id: int, relation: GroupAgentRelation) -> GroupAgentRelation:
+        """Add a relation that was read.
 
         Args:
             group_id: the id asked for.
@@ -188,20 +204,21 @@ class SnapshotBuilder:
         self._asked[group_id] = None
         self._failed.pop(group_id, None)
         self._gone.discard(group_id)
-        group = merged(relation.group, self._unread.pop(group_id, None))
+        known = self._unread.pop(group_id, None) or self.group(group_id)
+        group = merged(relation.group, known)
         held = GroupAgentRelation(
             group, self._shared(relation.agents), tuple(map(self._compact, relation.relations))
         )
         self._relations[group_id] = held
         return held
 
-    def failed(self, group_id: int, failure: FailedLookup) -> None:
-        """Note a lookup that failed."""
+    def add_failure(self, group_id: int, failure: FailedLookup) -> None:
+        """Add a lookup that failed."""
         self._asked[group_id] = None
         self._failed[group_id] = failure
 
-    def gone(self, group_id: int) -> None:
-        """Note a listed group that was no longer there when it was looked up."""
+    def add_gone(self, group_id: int) -> None:
+        """Add a listed group that no longer existed when it was looked up."""
         self._asked[group_id] = None
         self._gone.add(group_id)
 
@@ -211,7 +228,7 @@ class SnapshotBuilder:
         return relation.group if relation is not None else self._unread.get(group_id)
 
     def snapshot(self, *, cut_short: bool = False) -> Snapshot:
-        """Give what was gathered so far.
+        """Return what was collected so far.
 
         Args:
             cut_short: the run ended before it knew which groups there are.
@@ -229,15 +246,16 @@ class SnapshotBuilder:
     def _shared(self, roster: tuple[Agent, ...]) -> tuple[Agent, ...]:
         shared = self._by_identity.get(id(roster))
         if shared is None:
-            shared = self._by_value.setdefault(roster, roster)
+            # The order is the server's choice: the same agents in another order are one roster.
+            shared = self._by_value.setdefault(frozenset(roster), roster)
             self._by_identity[id(shared)] = shared
         return shared
 
     def _compact(self, row: AgentRelation) -> AgentRelation:
-        # A decoder makes each word anew; a large account repeats a handful of them a million times.
-        words = self._words
-        flag = words.setdefault(row.receive_call, row.receive_call)
-        user = row.user_id if row.user_id is None else words.setdefault(row.user_id, row.user_id)
+        # A decoder makes each string anew; a large account repeats a few of them a million times.
+        strings = self._strings
+        flag = strings.setdefault(row.receive_call, row.receive_call)
+        user = row.user_id if row.user_id is None else strings.setdefault(row.user_id, row.user_id)
         return AgentRelation(
             group_id=row.group_id, agent_id=row.agent_id, receive_call=flag, user_id=user
         )
@@ -258,3 +276,34 @@ def merged(group: Group, listed: Group | None) -> Group:
         if getattr(group, field) is None and (value := getattr(listed, field)) is not None
     }
     return replace(group, **found) if found else group
+
+
+def require_same_account(earlier: Snapshot, now: Snapshot, role: str) -> None:
+    """Refuse an earlier run of another service or account.
+
+    An account is its base URL and the user ids that its groups and relations carry. What a
+    snapshot does not say is not compared; a sandbox has another address each time.
+
+    Args:
+        earlier: the earlier run.
+        now: the present one, as far as it is known.
+        role: what the earlier one is used as, for the message.
+
+    Raises:
+        ValueError: they are of different accounts.
+    """
+    if not (earlier.asked or earlier.run.base_url):
+        return  # an empty one is of nobody
+    said = f"the {role} is of another account"
+    if earlier.run.base_url and now.run.base_url:
+        if earlier.run.sandbox != now.run.sandbox:
+            raise ValueError(f"{said}: one of them is the sandbox's")
+        urls = [run.base_url.rstrip("/").casefold() for run in (earlier.run, now.run)]
+        if not now.run.sandbox and urls[0] != urls[1]:
+            raise ValueError(f"{said}: it was of {earlier.run.base_url}, not of {now.run.base_url}")
+    if not (earlier.run.whole_account or now.run.whole_account):
+        return  # of an account with several users, each run may hold the groups of one
+    users, others = earlier.user_ids, now.user_ids
+    if users and others and users.isdisjoint(others):
+        shown = [clean(min(ids)) for ids in (users, others)]
+        raise ValueError(f"{said}: its groups belong to user {shown[0]}, not to {shown[1]}")

@@ -52,7 +52,7 @@ def test_the_verdict_says_incomplete_first() -> None:
     assert not report.complete
     assert report.verdict.startswith("Incomplete: 2 of 3 groups could not be read. ")
     assert "Every active group that was read has someone" in report.verdict
-    assert (report.groups, report.read, report.failed, report.pending) == (3, 1, 2, 0)
+    assert (report.groups, report.read_count, report.failed, report.pending) == (3, 1, 2, 0)
 
 
 def test_the_verdict_says_what_was_not_looked_up() -> None:
@@ -73,7 +73,7 @@ def test_the_verdict_claims_no_more_than_was_seen() -> None:
     empty = audit(account(), now=NOW)
     assert empty.verdict == "The account has no groups. No findings."
     unasked = audit(_clean(DARK, FINE), only=["N001"], now=NOW)
-    assert unasked.verdict == "No findings."
+    assert unasked.verdict == "Callers to 1 group reach nobody. No findings."
     muted = audit(_clean(DARK, FINE), mutes=[Mute(rule="G002", group=1, reason="shut")], now=NOW)
     assert "Every active group" not in muted.verdict
     assert muted.verdict.endswith("1 finding muted.")
@@ -174,7 +174,7 @@ def test_what_was_seen_before_is_seen_by_content_not_by_count() -> None:
     old, new = _clean(relation(1, "YNNN")), _clean(relation(1, "YNNNN"))
     report = audit(new, baseline=old, new_only=True, now=NOW)
     # The agent who joined is news; that the group is mostly muted is not.
-    assert {f.rule for f in report.findings} == {"D003", "A002"}
+    assert {f.rule for f in report.findings} == {"D003", "D005", "A002"}
 
 
 def test_a_finding_that_got_graver_is_new() -> None:
@@ -211,9 +211,10 @@ def test_an_incomplete_baseline_is_mentioned() -> None:
 
 def test_diff_runs_the_comparing_rules_only() -> None:
     report = diff(_clean(relation(1, "YYYY"), FINE), _clean(DARK, FINE))
-    assert [f.rule for f in report.findings] == ["D001"]
-    assert report.verdict == "1 finding: 1 critical."
-    assert diff(_clean(FINE), _clean(FINE)).verdict == "No findings."
+    assert [f.rule for f in report.findings] == ["D001", "D005"]
+    assert report.verdict == ("Callers to 1 group reach nobody. 2 findings: 1 critical, 1 info.")
+    same = diff(_clean(FINE), _clean(FINE)).verdict
+    assert same == "Every active group has someone who receives calls. No findings."
 
 
 def test_actions_are_the_gravest_first_then_the_most_useful() -> None:
@@ -279,7 +280,7 @@ def test_a_builder_holds_equal_rosters_once() -> None:
     builder = SnapshotBuilder()
     for group_id in (1, 2, 3):
         roster = tuple(Agent(unique_id=i, name=f"Agent {i}") for i in range(5))
-        builder.read(group_id, relation(group_id, "Y", roster=roster))
+        builder.add_relation(group_id, relation(group_id, "Y", roster=roster))
     assert len(builder.snapshot().rosters) == 1
 
 

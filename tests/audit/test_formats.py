@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Iterator
 from datetime import date
 from html.parser import HTMLParser
 from io import StringIO
@@ -23,17 +24,20 @@ from deepcall_async.audit import (
     FORMATS,
     RULES,
     TABLE_COLUMNS,
+    Context,
     Format,
     Health,
+    Hit,
     Mute,
     Report,
     Snapshot,
     audit,
     render,
+    rule,
     table_rows,
 )
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
-from tests.support.audit_accounts import NOW, USER, account, agents, refused, relation
+from tests.support.audit_accounts import NOW, account, hostile, refused, relation
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -48,20 +52,6 @@ HOSTILE = [
     "@everyone https://evil.example",
     "\ufffe\uffff",
 ]
-
-
-def _hostile(name: str) -> Report:
-    roster = (Agent(unique_id=1, name=name, user_id=name), *agents(2, 3, 4))
-    rows = tuple(
-        AgentRelation(group_id=1, agent_id=i, receive_call=flag, user_id=USER)
-        for i, flag in ((1, "N"), (1, name), (2, "N"), (9, "N"))
-    )
-    group = Group(unique_id=1, name=name, user_id=name, status=1, create_date=0, agents=(name,))
-    now = account(GroupAgentRelation(group, roster, rows), failed={2: refused(name)})
-    now = replace(now, run=replace(now.run, base_url=f"https://{name}", tool=name))
-    old = account(relation(1, "YYY", name=f"{name}!"))
-    mutes = [Mute(rule="R004", group=1, reason=f"x{name}"), Mute(rule="G9", group=1, reason="y")]
-    return audit(now, baseline=old, mutes=mutes, now=NOW)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +133,7 @@ def test_the_rows_are_the_findings(report: Report) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_table_is_safe_for_a_terminal(name: str) -> None:
-    for line in render(_hostile(name), "table").decode().splitlines():
+    for line in render(hostile(name), "table").decode().splitlines():
         assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e]", line)
 
 
@@ -173,7 +163,7 @@ def test_csv_has_the_findings(report: Report) -> None:
 @example("-1")
 @example('a"b,c\r\nd')
 def test_no_cell_is_a_formula_and_none_is_lost(name: str) -> None:
-    report = _hostile(name)
+    report = hostile(name)
     rows = list(csv.reader(StringIO(render(report, "csv").decode(), newline="")))
     assert len(rows) == len(report.findings) + 1
     for row in rows:
@@ -189,7 +179,7 @@ def test_no_cell_is_a_formula_and_none_is_lost(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_markdown_cells_mean_themselves(name: str) -> None:
-    text = render(_hostile(name), "md").decode()
+    text = render(hostile(name), "md").decode()
     assert text.startswith("# Group audit\n\n**Incomplete")
     assert "<" not in text
     assert "@" not in text
@@ -214,11 +204,14 @@ def test_junit_counts_what_it_holds(report: Report) -> None:
     root = ElementTree.fromstring(render(report, "junit"))
     cases = root.findall(".//testcase")
     found = {kind: len(root.findall(f".//{kind}")) for kind in ("error", "failure", "skipped")}
-    assert found == {"error": 1, "failure": len(report.findings) - 1, "skipped": 1}
-    counts = {"tests": len(cases), "errors": 1, "failures": found["failure"], "skipped": 1}
+    grave = [f for f in report.findings if f.severity in ("critical", "high")]
+    # The lookup that failed, and that the run is not complete.
+    assert found == {"error": 2, "failure": len(grave) - 1, "skipped": 1}
+    counts = {"tests": len(cases), "errors": 2, "failures": found["failure"]}
+    assert sum(int(suite.attrib["skipped"]) for suite in root) == 1
     assert {name: int(root.attrib[name]) for name in counts} == counts
     names = [suite.attrib["name"] for suite in root]
-    assert names == [f"{rule.id} {rule.name}" for rule in report.rules]
+    assert names == ["deepcall audit", *(f"{rule.id} {rule.name}" for rule in report.rules)]
     for suite in root:
         assert int(suite.attrib["tests"]) == len(suite) > 0
     keys = [(case.attrib["classname"], case.attrib["name"]) for case in cases]
@@ -228,10 +221,10 @@ def test_junit_counts_what_it_holds(report: Report) -> None:
 @given(st.text(max_size=30))
 @example("\x00\x0b\ufffe]]>")
 def test_junit_is_always_well_formed(name: str) -> None:
-    report = _hostile(name)
+    report = hostile(name)
     root = ElementTree.fromstring(render(report, "junit"))
-    failures = root.findall(".//failure") + root.findall(".//error")
-    assert len(failures) == len(report.findings)
+    told = [*root.iter("failure"), *root.iter("error"), *root.iter("system-out")]
+    assert len(told) == 1 + len(report.findings)
 
 
 # --- HTML
@@ -253,7 +246,15 @@ SHAPES = {
     *(("span", "class"), ("svg", "aria-hidden", "class", "preserveaspectratio", "viewbox")),
     *(("table", "class"), ("table", "class", "data-sort"), ("table", "class", "data-sort", "id")),
     *(("td", "class"), ("th", "scope"), ("tr", "class"), ("ul", "aria-label", "class")),
-    ("ul", "class"),
+    *(
+        ("ul", "class"),
+        ("a", "href"),
+        ("details",),
+        ("summary",),
+        ("p", "id"),
+        ("tr", "class", "id"),
+    ),
+    ("dl", "class"),
 }
 
 
@@ -263,7 +264,7 @@ SHAPES = {
 @example(HOSTILE[2])
 @example(HOSTILE[6])
 def test_names_are_text(name: str) -> None:
-    page = _Page(_html(_hostile(name)))
+    page = _Page(_html(hostile(name)))
     shapes = {(tag, *sorted(attrs)) for tag, attrs in page.tags}
     assert shapes <= SHAPES, shapes - SHAPES
     assert len(page.named("script")) == len(page.named("style")) == 1
@@ -273,7 +274,7 @@ def test_names_are_text(name: str) -> None:
 
 
 def test_a_script_for_a_name_is_shown_as_it_is() -> None:
-    page = _html(_hostile("<script>alert(1)</script>"))
+    page = _html(hostile("<script>alert(1)</script>"))
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script>alert(1)</script> (1)" in _Page(page).text
@@ -349,7 +350,7 @@ def test_the_page_shows_drift_against_a_baseline() -> None:
 
 
 def _large(groups: int, name: str) -> Report:
-    roster = tuple(Agent(unique_id=i, name=name) for i in range(1, 300))
+    roster = tuple(Agent(unique_id=i, name=name) for i in range(1, 150))
     relations = {
         group_id: GroupAgentRelation(
             Group(unique_id=group_id, name=f"{group_id} {name}", status=1, create_date=0),
@@ -371,14 +372,62 @@ def _large(groups: int, name: str) -> Report:
 @pytest.mark.parametrize("name", ["Sales team", "\"<&>'" * 12, "漢" * 200])
 def test_the_page_stays_under_half_a_megabyte(name: str) -> None:
     report = _large(2_000, name)
-    assert len(report.findings) > 5_000
+    assert len(report.findings) > 3_000
     page = _html(report)
     assert len(page.encode()) < 500_000
     parsed = _Page(page)
-    (number,) = re.findall(r"The ([\d,]+) gravest of", parsed.text)
+    (number,) = re.findall(r"The ([\d,]+) most severe of", parsed.text)
     shown = int(number.replace(",", ""))
     assert 300 < shown <= 2_000
     assert f"The other {len(report.findings) - shown:,} stand in the JSONL report." in parsed.text
+
+
+def test_each_thing_to_do_leads_to_its_findings(report: Report) -> None:
+    page = _html(report)
+    parsed = _Page(page)
+    links = {str(attrs["href"]) for attrs in parsed.named("a") if attrs.get("class") == "rule"}
+    assert "#G002" in links
+    for link in links:
+        (row,) = re.findall(rf"<tr class=\w id={link[1:]}>(.*)", page)
+        assert f"<td>{link[1:]}<td>" in row
+
+
+def test_a_users_rule_cannot_break_the_links() -> None:
+    @rule('x y" onload=1', "odd", "high", meaning="It is odd.", fix="Even it out.")
+    def odd(context: Context) -> Iterator[Hit]:
+        yield Hit(message="odd")
+
+    parsed = _Page(_html(audit(account(relation(1)), rules=(*RULES, odd), now=NOW)))
+    assert all("onload" not in attrs for _, attrs in parsed.tags)
+    assert "odd" in parsed.text
+
+
+def test_the_page_tells_who_is_in_the_groups_with_findings(report: Report) -> None:
+    page = _html(report)
+    text = _Page(page).text
+    assert "Sales, EU (1): 0 of 4 receive calls Receive calls: nobody." in text
+    assert "Do not receive calls: Agent 1 (1), Agent 2 (2), Agent 3 (3) and Agent 4 (4)." in text
+    assert "=cmd() (2): 1 of 1 receive calls" in text
+    assert "Group D (3): 4 of 4" not in text  # nothing was found in it
+    assert "<a href=#g1>1</a>" in page
+    assert page.count("id=g1>") == 1
+
+
+def test_the_page_explains_its_words(report: Report) -> None:
+    parsed = _Page(_html(report))
+    for word in ("Group", "Agent", "Receives calls", "Cover", "thin is fewer than 3"):
+        assert word in parsed.text
+    assert {"href": "#glossary"} in parsed.named("a")
+
+
+def test_the_heat_map_shows_the_groups_at_risk() -> None:
+    safe = [relation(i, "YYYY") for i in range(3, 8)]
+    page = _html(audit(account(relation(1, "NN"), relation(2, "YN"), *safe), now=NOW))
+    heat = page[page.index('id="heat"') : page.index('id="drift"')]
+    assert "Groups at risk" in heat
+    assert re.findall(r"<th scope=col><span>(.*?)</span>", heat) == ["Group B (1)", "Group C (2)"]
+    calm = _Page(_html(audit(account(*safe), now=NOW))).text
+    assert "No group that has agents is at risk; these are the largest: 5 of 5" in calm
 
 
 def test_the_heat_map_is_no_larger_than_sixty_by_sixty() -> None:
@@ -395,10 +444,14 @@ def test_the_page_says_what_cover_each_group_has() -> None:
         failed={6: refused()},
     )
     text = _Page(_html(audit(snapshot, now=NOW))).text
-    for words in ("rings nobody 0 2 1", "one agent 1 2 2", "thin 2 3 3", "good 3 3 4"):
+    for words in ("0 2 rings nobody 1", "1 2 one agent 2", "2 3 thin 3", "3 3 good 4"):
         assert words in text
-    assert "inactive 1 1 5" in text
+    assert "1 1 inactive 5" in text
     assert "not read 6" in text
+    assert (
+        "(no name) 0 0 rings nobody 7"
+        in _Page(_html(audit(account(relation(7, "", name=" ")), now=NOW))).text
+    )
 
 
 def test_only_the_page_needs_jinja() -> None:
@@ -416,6 +469,6 @@ def test_only_the_page_needs_jinja() -> None:
 
 
 def test_every_rule_can_be_rendered() -> None:
-    assert len(RULES) == 31
+    assert len(RULES) == 35
     for name in FORMATS:
         assert render(audit(Snapshot(), now=NOW), name)

@@ -90,16 +90,16 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     for group_id in draw(st.lists(st.integers(1, 9), unique=True)):
         listed = draw(st.none() | records)
         if listed is not None:
-            builder.unread(group_id, listed)
+            builder.add_unread(group_id, listed)
         kind = draw(st.sampled_from(["read", "failed", "gone", "pending"]))
         if kind == "read":
-            builder.read(group_id, draw(relations))
+            builder.add_relation(group_id, draw(relations))
         elif kind == "failed":
-            builder.failed(group_id, draw(failures))
+            builder.add_failure(group_id, draw(failures))
         elif kind == "gone":
-            builder.gone(group_id)
+            builder.add_gone(group_id)
         else:
-            builder.asked([group_id])
+            builder.add_asked([group_id])
     return builder.snapshot()
 
 
@@ -263,15 +263,15 @@ def test_what_is_no_record_is_refused(record: bytes, says: str) -> None:
 def test_lines_written_one_by_one_make_the_same_snapshot() -> None:
     builder, writer = SnapshotBuilder(RunInfo(started=NOW)), LineWriter()
     first = Group(unique_id=7, name="Seven")
-    builder.listed([first, Group(unique_id=8, name="Eight"), Group(unique_id=9, name="Nine")])
-    lines = [writer.run(RunInfo(started=NOW)), writer.asked([7, 8, 9])]
+    builder.add_groups([first, Group(unique_id=8, name="Eight"), Group(unique_id=9, name="Nine")])
+    lines = [writer.run_line(RunInfo(started=NOW)), writer.asked_line([7, 8, 9])]
     roster = (Agent(unique_id=1, name="A"),)
     copy = (Agent(unique_id=1, name="A"),)
     assert copy is not roster
-    lines += writer.read(8, builder.read(8, relation(8, "YY", roster=roster)))
-    lines += writer.read(9, builder.read(9, relation(9, "YY", roster=copy)))
-    lines.append(writer.gone(7, builder.group(7)))
-    builder.gone(7)
+    lines += writer.relation_lines(8, builder.add_relation(8, relation(8, "YY", roster=roster)))
+    lines += writer.relation_lines(9, builder.add_relation(9, relation(9, "YY", roster=copy)))
+    lines.append(writer.gone_line(7, builder.group(7)))
+    builder.add_gone(7)
     assert sum(b'"type":"roster"' in line for line in lines) == 1
     assert read_jsonl(lines) == builder.snapshot()
 

@@ -40,9 +40,9 @@ from tests.support.audit_accounts import (
 
 def _gone(*group_ids: int) -> Snapshot:
     builder = SnapshotBuilder()
-    builder.listed(Group(unique_id=i, name=f"Group {i}") for i in group_ids)
+    builder.add_groups(Group(unique_id=i, name=f"Group {i}") for i in group_ids)
     for group_id in group_ids:
-        builder.gone(group_id)
+        builder.add_gone(group_id)
     return builder.snapshot()
 
 
@@ -75,6 +75,20 @@ def _hub(groups: int, flag: str = "Y") -> Snapshot:
     )
 
 
+def _labelled(found: GroupAgentRelation, *labels: str) -> GroupAgentRelation:
+    return replace(found, group=replace(found.group, agents=labels))
+
+
+@rule("U001", "broken", "low", meaning="It raises.", fix="Mend it.")
+def _broken(context: Context) -> Iterator[Hit]:
+    raise LookupError(context)
+
+
+@rule("U001", "sound", "low", meaning="It does not raise.", fix="Nothing.")
+def _sound(context: Context) -> Iterator[Hit]:
+    yield Hit(message="sound")
+
+
 MUTED = relation(1, "NNNN")
 
 
@@ -91,7 +105,12 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
     "G002": [
         (MUTED, relation(1, "NNNY")),
         (relation(1, "N", rows=(_row(2, 9),)), relation(1, "NN", status=0)),
-        (relation(1, "y"), relation(1, "")),
+        (relation(1, "x"), relation(1, "y")),
+        # The roster lists none of those who should receive calls.
+        (
+            relation(1, {1: "Y", 2: "N"}, roster=agents(2)),
+            relation(1, {1: " y "}, roster=agents(1)),
+        ),
     ],
     "G003": [
         (relation(1, "YNN"), relation(1, "YYN")),
@@ -146,13 +165,20 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
             account(relation(1, name="Straße"), relation(2, name="STRASSE")),
             account(relation(1, name=""), relation(2, name=" ")),
         ),
+        (
+            account(relation(1, name="Sales  EU"), relation(2, name="Sales\u200b\u00a0EU")),
+            account(relation(1, name="Sales EU"), relation(2, name="SalesEU")),
+        ),
     ],
     "N002": [
         (_twins("Sales", "Sales1", 600), _twins("Sales", "Sales1", 601)),
         (_twins("Sales", "Sales12", -600), _twins("Sales", "SalesX", 0)),
-        (_twins("Line 1", "Line 11", 5), _twins("Line 1", "Line 11", 5, before="Line 10")),
-        (_twins("Sales", "Sales2", 9, between="Sales1"), _twins("sales", "Sales1", 0)),
+        (_twins("Sales", "sales1", 0), _twins("Line 1", "Line 11", 5)),
+        (_twins("Sales\u200b EU", "sales  eu1", 9), _twins("Sales", "Sales2", 9, between="Sales1")),
         (_twins("Desk", "Desk7", 0), _twins("", "7", 0)),
+        (_twins("Desk", "Desk1", 0), _twins("Desk", "Desk01", 0)),
+        (_twins("Route", "Route6", 0), _twins("Route 6", "Route 66", 0)),
+        (_twins("Zone", "Zone4", 0), _twins("Zone 4", "Zone 42", 0, third="Zone 45")),
     ],
     "N003": [
         (relation(1, name="  "), relation(1, name="Sales EU")),
@@ -172,6 +198,10 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         (
             account(relation(1, {1: "Y", 2: "Y"}), relation(2, {1: "Y", 2: "Y"})),
             account(relation(1, {1: "Y", 2: "Y"}), relation(2, {1: "Y", 2: "Y"}, status=0)),
+        ),
+        (
+            account(relation(1, {1: "Y", 2: "Y"}), relation(2, {1: "Y", 2: "Y"})),
+            account(relation(1, {1: "Y", 2: "Y"}), relation(2, {1: "Y", 2: "Y"}), whole=False),
         ),
     ],
     "A001": [
@@ -194,6 +224,12 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
             account(relation(1, {1: "N", 2: "Y"}), relation(2, {1: "Y"})),
         ),
         (relation(1, "YYN"), relation(1, "YYy")),
+        (relation(1, "YYN"), relation(1, "YY?")),
+        # Whom the roster lacks is R001's, whatever the flag.
+        (relation(1, "YN"), relation(1, "YN", roster=agents(1))),
+        (relation(1, "YN"), relation(1, {1: "Y", 2: "Y"}, roster=agents(1))),
+        (account(relation(1, "YYN")), account(relation(1, "YYN"), whole=False)),
+        (account(relation(1, "YYN")), account(relation(1, "YYN"), failed={9: refused()})),
     ],
     "A003": [(_hub(11), _hub(10)), (_hub(12), _hub(12, "N"))],
     "A004": [
@@ -204,6 +240,10 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         (
             account(relation(1, {5: "Y"}), relation(2, {5: "Y"})),
             account(relation(1, {5: "Y"}), relation(2, {5: "Y"}, status=0)),
+        ),
+        (
+            account(relation(1, {5: "Y"}), relation(2, {5: "Y"})),
+            account(relation(1, {5: "Y"}), relation(2, {5: "Y"}), whole=False),
         ),
     ],
     "A005": [
@@ -234,6 +274,9 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         (relation(1, "YY", labels=[1, 2, 3]), relation(1, "YY", labels=[2, 1])),
         (relation(1, "YY", labels=[1]), relation(1, [(1, "Y"), (1, "Y")], labels=[1])),
         (relation(1, "", labels=[1]), relation(1, "", labels=[])),
+        # A group whose reply has no labels, or some that cannot be read, says nothing of its agents.
+        (relation(1, "YY", labels=[3]), relation(1, "YY", labels=[])),
+        (relation(1, "YY", labels=[3]), _labelled(relation(1, "YY"), "#3 C", "somebody")),
     ],
     "R005": [
         (
@@ -252,6 +295,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
     "R006": [
         (relation(1, "YYy"), relation(1, "YYN")),
         (relation(1, {1: "Y", 2: ""}), relation(1, "Y", rows=(_row(2, 5, flag="?"),))),
+        (account(relation(1, "yyn"), relation(2, "y")), relation(1, "NNN")),
     ],
     "D001": [
         (
@@ -262,6 +306,10 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
             _since(account(relation(1, "Y")), account(relation(1, ""))),
             _since(account(relation(1, "Y")), account(failed={1: refused()})),
         ),
+        (
+            _since(account(relation(1, "Y")), account(relation(1, "N", status=None))),
+            _since(account(relation(1, "Y")), account(relation(1, "N", status=0))),
+        ),
     ],
     "D002": [
         (
@@ -270,7 +318,15 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         ),
         (
             _since(account(relation(1, "YYYY")), account(relation(1, "YNNN"))),
+            _since(account(relation(1, "YNN")), account(relation(1, "YYN"))),
+        ),
+        (
+            _since(account(relation(1, "Y" * 8)), account(relation(1, "YYYYNNNN"))),
+            _since(account(relation(1, "Y" * 8)), account(relation(1, "YYYYYNNN"))),
+        ),
+        (
             _since(account(relation(1, "YYN")), account(relation(1, "YNN"))),
+            _since(account(relation(1, "YYYY")), account(relation(1, "YNNN", status=0))),
         ),
         (
             _since(account(relation(1, "YYYY")), account(relation(1, "YY"))),
@@ -308,7 +364,39 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
             _since(account(relation(1, name="Sales")), account(relation(1, name="Sales"))),
         ),
         (
+            _since(account(relation(1, status=0)), account(relation(1))),
+            _since(account(relation(1)), account(relation(1, status=None))),
+        ),
+    ],
+    "D005": [
+        (
+            _since(account(relation(1, "YYY")), account(relation(1, {30: "Y", 31: "Y", 32: "Y"}))),
+            _since(account(relation(1, "YYN")), account(relation(1, "YYN"))),
+        ),
+        (
+            _since(account(relation(1, "YYN")), account(relation(1, "YYY"))),
+            _since(account(relation(1, "YYy")), account(relation(1, "YYY"))),
+        ),
+    ],
+    "D006": [
+        (
+            _since(
+                account(relation(1, roster=_named("A", "B"))),
+                account(relation(1, roster=_named("A", "C"))),
+            ),
+            _since(
+                account(relation(1, roster=_named("A", "B"))),
+                account(relation(1, roster=_named("A", "B", "C"))),
+            ),
+        ),
+    ],
+    "D007": [
+        (
             _since(account(relation(1)), account(relation(1, status=0))),
+            _since(account(relation(1, status=0)), account(relation(1, status=0))),
+        ),
+        (
+            _since(account(relation(1, "N")), account(relation(1, "N", status=2))),
             _since(account(relation(1)), account(relation(1, status=None))),
         ),
     ],
@@ -328,6 +416,10 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
             account(
                 relation(1, roster=ROSTER[:70]), relation(2, roster=ROSTER[:60], user_id="other")
             ),
+        ),
+        (
+            account(relation(1, roster=ROSTER[:70]), relation(2, roster=ROSTER[:60])),
+            account(relation(1, roster=ROSTER), relation(2, roster=ROSTER[::-1])),
         ),
         (
             account(relation(1, roster=ROSTER[:70]), relation(2, roster=ROSTER[:60])),
@@ -377,6 +469,12 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         (
             {"snapshot": account(MUTED), "mutes": [Mute(rule="G001", reason="no", group=1)]},
             {"snapshot": account(MUTED), "mutes": [Mute(rule="D001", reason="no", group=1)]},
+        ),
+    ],
+    "X004": [
+        (
+            {"snapshot": account(MUTED), "rules": (*RULES, _broken)},
+            {"snapshot": account(MUTED), "rules": (*RULES, _sound)},
         ),
     ],
 }

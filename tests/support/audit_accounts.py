@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 
-from deepcall_async.audit import RunInfo, Snapshot
+from msgspec.structs import replace
+
+from deepcall_async.audit import Mute, Report, RunInfo, Snapshot, audit
 from deepcall_async.errors import ApiError, DeepCallError
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
 
@@ -94,3 +96,18 @@ def refused(message: str = "Something went wrong", code: int | None = 1009) -> A
     error = ApiError(message)
     error.code, error.message, error.http_status, error.attempts = code, message, 200, 4
     return error
+
+
+def hostile(name: str) -> Report:
+    """A report in which a name stands wherever a server or a user could have put it."""
+    roster = (Agent(unique_id=1, name=name, user_id=name), *agents(2, 3, 4))
+    rows = tuple(
+        AgentRelation(group_id=1, agent_id=i, receive_call=flag, user_id=USER)
+        for i, flag in ((1, "N"), (1, name), (2, "N"), (9, "N"))
+    )
+    group = Group(unique_id=1, name=name, user_id=name, status=1, create_date=0, agents=(name,))
+    now = account(GroupAgentRelation(group, roster, rows), failed={2: refused(name)})
+    now = replace(now, run=replace(now.run, base_url=f"https://{name}", tool=name))
+    old = account(relation(1, "YYY", name=f"{name}!"))
+    mutes = [Mute(rule="R004", group=1, reason=f"x{name}"), Mute(rule="G9", group=1, reason="y")]
+    return audit(now, baseline=old, mutes=mutes, now=NOW)

@@ -1,18 +1,21 @@
 """A report as one HTML file that a person opens.
 
-Law: pure, report to string. What is shown is chosen here, how it looks stands in
-``report.html.jinja``, and that template escapes every value. Jinja2 is imported on first use.
+Pure, report to string. What is shown is chosen here; how it looks stands in ``report.html.jinja``,
+``report.css`` and ``report.js`` beside this module. The template escapes every value. Jinja2 is
+imported on first use.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from html import escape
+from importlib.resources import files
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,7 +24,7 @@ from msgspec.structs import asdict
 
 from deepcall_async.audit.context import Context, GroupView
 from deepcall_async.audit.finding import Finding
-from deepcall_async.audit.labels import clean
+from deepcall_async.audit.labels import clean, listing
 from deepcall_async.audit.report import Action, Report
 
 if TYPE_CHECKING:
@@ -30,12 +33,16 @@ if TYPE_CHECKING:
 __all__ = ["to_html"]
 
 _MOST_ROWS = 2_000
-_FINDINGS_BYTES = 215_000
-_COVER_BYTES = 170_000
+_FINDINGS_BYTES = 175_000
+_COVER_BYTES = 150_000
+_DETAILS_BYTES = 50_000
 """Half a megabyte opens everywhere and passes as an attachment; rows give way first."""
 
 _HEAT_SIDE = 60
 _DRIFT_ROWS = 20
+_MOST_DETAILS = 200
+_MOST_NAMES = 25
+_ANCHOR = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}\Z")
 _BAR_STEPS = 20
 
 
@@ -68,18 +75,37 @@ class _Heat(Struct, frozen=True):
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     all_groups: int
     all_agents: int
-    whole: bool
+    at_risk: bool
 
 
 class _Action(Struct, frozen=True):
-    """One thing to do, with some of the findings it mends."""
+    """One thing to do, with some of the findings it mends; `anchor` is where all of them stand."""
 
     severity: str
     rule: str
+    anchor: str
     fix: str
     meaning: str
     number: int
     examples: tuple[str, ...]
+
+
+class _Details(Struct, frozen=True):
+    """The members of one group that has findings."""
+
+    id: int
+    label: str
+    says: str
+    receivers: str
+    others: str
+
+
+class _Row(Struct, frozen=True):
+    """One finding's row; `anchor` marks the first of a rule, `details` that its group has them."""
+
+    finding: Finding
+    anchor: str
+    details: bool
 
 
 class _Drift(Struct, frozen=True):
@@ -119,7 +145,10 @@ def to_html(report: Report) -> str:
     covers = sorted(_covers(report), key=_worst_first)
     cover_rows = covers[: _fitting((row.name for row in covers), _COVER_BYTES, 62)]
     messages = (finding.message for finding in report.findings)
-    findings = report.findings[: _fitting(messages, _FINDINGS_BYTES, 42)]
+    findings = report.findings[: _fitting(messages, _FINDINGS_BYTES, 62)]
+    details = _fit_details(report)
+    rows = list(_rows(findings, {each.id for each in details}))
+    anchors = {row.anchor for row in rows}
     fired = {finding.rule for finding in report.findings}
     run = report.snapshot.run
     return _template().render(
@@ -127,18 +156,19 @@ def to_html(report: Report) -> str:
         title=_title(report),
         started=_when(run.started),
         resumed=_when(run.resumed_from),
-        actions=[_action(action) for action in report.actions()],
+        actions=[_action(action, anchors) for action in report.actions()],
         slices=_slices(covers),
         covers=cover_rows,
         more_covers=len(covers) - len(cover_rows),
         heat=_heat(report.context),
+        details=details,
         drift=_drift(report),
-        findings=findings,
+        rows=rows,
         more_findings=len(report.findings) - len(findings),
         rules=[rule for rule in report.rules if rule.id in fired],
         health=tuple(_health(report)),
         thresholds=asdict(report.context.thresholds),
-        steps=range(1, _BAR_STEPS + 1),
+        **_assets(),
     )
 
 
@@ -157,14 +187,19 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["digest"] = _digest
     environment.filters["clean"] = clean
     return environment.get_template("report.html.jinja")
 
 
-def _digest(text: str) -> str:
-    """Name a script or a style as a Content-Security-Policy does, so that no other can run."""
-    return f"sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+@cache
+def _assets() -> dict[str, str]:
+    """The style sheet and the script, and their hashes for the Content-Security-Policy."""
+    found: dict[str, str] = {}
+    for name, file in (("style", "report.css"), ("script", "report.js")):
+        text = files("deepcall_async.audit.formats").joinpath(file).read_text("utf-8")
+        digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        found |= {name: text, f"{name}_digest": f"sha256-{digest}"}
+    return found
 
 
 def _title(report: Report) -> str:
@@ -194,6 +229,7 @@ def _covers(report: Report) -> Iterator[_Cover]:
         view = context.groups.get(group_id)
         group = snapshot.group(group_id)
         name = clean(group.name).strip() if group is not None else ""
+        name = name or "(no name)"
         if view is None:
             if group_id not in snapshot.gone:
                 yield _Cover(group_id, name, None, None, "lost", _KINDS["lost"], 0)
@@ -229,24 +265,27 @@ def _slices(covers: Sequence[_Cover]) -> list[_Slice]:
 
 
 def _heat(context: Context) -> _Heat:
-    """The largest groups, and the agents who are in most of them."""
-    views = sorted(context.groups.values(), key=lambda view: (-len(view.members), view.id))
-    views = [view for view in views[:_HEAT_SIDE] if view.members]
-    busiest = Counter(agent_id for view in views for agent_id in view.members)
-    agents = sorted(busiest, key=lambda agent_id: (-busiest[agent_id], agent_id))[:_HEAT_SIDE]
+    """The groups at risk and the agents who are in most of them; the largest where none is."""
+    staffed = [view for view in context.groups.values() if view.members]
+    enough = context.thresholds.min_receivers
+    risky = [view for view in staffed if view.active and len(view.receivers) < enough]
+    risky.sort(key=lambda view: (len(view.receivers), -len(view.members), view.id))
+    staffed.sort(key=lambda view: (-len(view.members), view.id))
+    shown = (risky or staffed)[:_HEAT_SIDE]
+    busiest = Counter(agent_id for view in shown for agent_id in view.members)
+    agents = sorted(busiest, key=lambda agent_id: (-busiest[agent_id], agent_id))
     return _Heat(
-        groups=tuple(_short(view.label) for view in views),
+        groups=tuple(_short(view.label) for view in shown),
         rows=tuple(
             (
                 _short(context.agent(agent_id).replace("(agent ", "(")),
-                tuple(_mark(view, agent_id) for view in views),
+                tuple(_mark(view, agent_id) for view in shown),
             )
-            for agent_id in agents
+            for agent_id in agents[:_HEAT_SIDE]
         ),
-        all_groups=len(context.groups),
-        all_agents=len(context.agents.keys() | context.memberships.keys()),
-        whole=len(views) == sum(1 for view in context.groups.values() if view.members)
-        and len(agents) == len(context.memberships),
+        all_groups=len(risky or staffed),
+        all_agents=len(agents),
+        at_risk=bool(risky),
     )
 
 
@@ -261,13 +300,49 @@ def _short(label: str) -> str:
     return f"{clean(name, 24)}{bracket}{rest}" if bracket else label
 
 
-def _action(action: Action) -> _Action:
+def _rows(findings: Iterable[Finding], detailed: set[int]) -> Iterator[_Row]:
+    """The findings' rows; the first of a rule is what a link to the rule leads to."""
+    marked: set[str] = set()
+    for finding in findings:
+        first = finding.rule not in marked and _ANCHOR.match(finding.rule) is not None
+        marked.add(finding.rule)
+        yield _Row(finding, finding.rule if first else "", finding.group_id in detailed)
+
+
+def _fit_details(report: Report) -> list[_Details]:
+    """The members of the groups that have findings, most severe first, as many as fit."""
+    groups = report.context.groups
+    ids = dict.fromkeys(
+        finding.group_id for finding in report.findings if finding.group_id in groups
+    )
+    found = [_details(groups[group_id]) for group_id in islice(ids, _MOST_DETAILS) if group_id]
+    texts = (each.label + each.receivers + each.others for each in found)
+    return found[: _fitting(texts, _DETAILS_BYTES, 150)]
+
+
+def _details(view: GroupView) -> _Details:
+    return _Details(
+        id=view.id,
+        label=view.label if view.group.name.strip() else f"(no name) ({view.id})",
+        says=f"{len(view.receivers):,} of {len(view.members):,} receive calls",
+        receivers=_names(view, view.receivers),
+        others=_names(view, view.members - view.receivers),
+    )
+
+
+def _names(view: GroupView, ids: frozenset[int]) -> str:
+    names = (_short(view.agent(each).replace("(agent ", "(")) for each in sorted(ids))
+    return listing(names, len(ids), _MOST_NAMES) or "nobody"
+
+
+def _action(action: Action, anchors: set[str]) -> _Action:
     return _Action(
         severity=action.severity,
         rule=action.rule.id,
+        anchor=action.rule.id if action.rule.id in anchors else "",
         fix=action.rule.fix,
         meaning=action.rule.meaning,
-        number=len(action.findings),
+        number=action.count,
         examples=tuple(finding.message for finding in action.findings[:3]),
     )
 
@@ -305,7 +380,7 @@ def _health(report: Report) -> Iterator[tuple[str, str]]:
         yield "Requests", f"{health.requests:,}"
     if health.retries is not None:
         yield "Retries", f"{health.retries:,}"
-    yield "Groups read", f"{report.read:,} of {report.groups:,}"
+    yield "Groups read", f"{report.read_count:,} of {report.groups:,}"
     yield "Lookups failed", f"{report.failed:,}"
     if report.pending:
         yield "Not looked up", f"{report.pending:,}"

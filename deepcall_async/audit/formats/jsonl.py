@@ -1,8 +1,8 @@
-"""A run as lines of JSON: written as lookups land, read back to resume or to compare.
+"""A run as JSON Lines: written as lookups finish, read again to resume or to compare.
 
-Law: values to bytes and bytes to values; the file is the caller's. The format is that of
-``schema.json`` beside this module. Reading never guesses: what is not a run's record is refused,
-but for a torn last line, which is how a killed run ends.
+Values to bytes and bytes to values; the file is the caller's. The format is that of ``schema.json``
+beside this module. Reading never guesses: anything that is not the record of a run is refused,
+except for an incomplete last line, which a killed run leaves behind.
 """
 
 from __future__ import annotations
@@ -47,28 +47,30 @@ class LineWriter:
         # equal rosters as one object.
         self._rosters: dict[int, tuple[int, tuple[Agent, ...]]] = {}
 
-    def run(self, info: RunInfo, thresholds: Thresholds = Thresholds()) -> bytes:  # noqa: B008
+    def run_line(self, info: RunInfo, thresholds: Thresholds = Thresholds()) -> bytes:  # noqa: B008
         """Make the first line, which says where and when."""
         return _line(_run(info, thresholds))
 
-    def asked(self, group_ids: Iterable[int]) -> bytes:
+    def asked_line(self, group_ids: Iterable[int]) -> bytes:
         """Make the line that says which groups will be looked up."""
         return _line(AskedLine(group_ids=tuple(group_ids)))
 
-    def read(self, group_id: int, relation: GroupAgentRelation) -> list[bytes]:
+    def relation_lines(self, group_id: int, relation: GroupAgentRelation) -> list[bytes]:
         """Make the line of a group that was read, after its roster's if that is new."""
-        return [_line(part) for part in self.parts(group_id, relation)]
+        return [_line(part) for part in self.relation_parts(group_id, relation)]
 
-    def failed(self, group_id: int, group: Group | None, failure: FailedLookup) -> bytes:
+    def failure_line(self, group_id: int, group: Group | None, failure: FailedLookup) -> bytes:
         """Make the line of a group that could not be read."""
         return _line(GroupLine(group_id=group_id, group=group, error=failure))
 
-    def gone(self, group_id: int, group: Group | None) -> bytes:
+    def gone_line(self, group_id: int, group: Group | None) -> bytes:
         """Make the line of a listed group that was not there any more."""
         return _line(GroupLine(group_id=group_id, group=group, gone=True))
 
-    def parts(self, group_id: int, relation: GroupAgentRelation) -> list[RosterLine | GroupLine]:
-        """Make the same as `read`, not yet encoded."""
+    def relation_parts(
+        self, group_id: int, relation: GroupAgentRelation
+    ) -> list[RosterLine | GroupLine]:
+        """Make the same as `relation_lines`, not yet encoded."""
         found: list[RosterLine | GroupLine] = []
         roster = relation.agents
         if id(roster) not in self._rosters:
@@ -99,9 +101,9 @@ def lines(report: Report) -> Iterator[bytes]:
         The lines, each ended by a newline, as a run would have written them.
     """
     snapshot, writer = report.snapshot, LineWriter()
-    yield writer.run(snapshot.run, report.context.thresholds)
+    yield writer.run_line(snapshot.run, report.context.thresholds)
     if not snapshot.cut_short:
-        yield writer.asked(snapshot.asked)
+        yield writer.asked_line(snapshot.asked)
     for part in _outcomes(snapshot):
         yield _line(part)
     yield from tail(report)
@@ -209,7 +211,7 @@ class _Reader:
         elif kind == "run":
             raise ValueError("a second run begins here; give a file with one run")
         elif kind == "asked":
-            self._builder.asked(_decode_asked(line).group_ids)
+            self._builder.add_asked(_decode_asked(line).group_ids)
             self._listed = True
         elif kind == "roster":
             roster = _decode_roster(line)
@@ -249,13 +251,15 @@ class _Reader:
                 )
                 for row in line.relations
             )
-            builder.read(group_id, GroupAgentRelation(group, self._rosters[line.roster], rows))
+            builder.add_relation(
+                group_id, GroupAgentRelation(group, self._rosters[line.roster], rows)
+            )
             return
-        builder.unread(group_id, group)
+        builder.add_unread(group_id, group)
         if line.error is not UNSET:
-            builder.failed(group_id, line.error)
+            builder.add_failure(group_id, line.error)
         elif line.gone is True:
-            builder.gone(group_id)
+            builder.add_gone(group_id)
 
 
 def _line(part: Line) -> bytes:
@@ -281,7 +285,7 @@ def _outcomes(snapshot: Snapshot) -> Iterator[RosterLine | GroupLine]:
         relation = snapshot.relations.get(group_id)
         group = snapshot.unread.get(group_id)
         if relation is not None:
-            yield from writer.parts(group_id, relation)
+            yield from writer.relation_parts(group_id, relation)
         elif group_id in snapshot.gone:
             yield GroupLine(group_id=group_id, group=group, gone=True)
         elif group_id in snapshot.failed:
@@ -304,7 +308,7 @@ def _summary(report: Report) -> SummaryLine:
         complete=report.complete,
         verdict=report.verdict,
         groups=report.groups,
-        read=report.read,
+        read=report.read_count,
         failed=report.failed,
         pending=report.pending,
         gone=len(report.snapshot.gone),

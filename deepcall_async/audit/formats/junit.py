@@ -1,17 +1,18 @@
 """A report as JUnit XML, for the CI services that show it.
 
-Law: pure, report to string, always well-formed. A rule is a suite; each of its findings is a case
-that fails, with a name that stays the same from run to run; a rule without findings is one that
-passes.
+Pure, report to string, always well-formed. The document holds only what the schemas of Jenkins and
+of GitLab both allow. A rule is a suite, and each of its findings a case whose name stays the same
+from run to run. A first suite holds one case: that the run is complete.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from deepcall_async.audit.finding import Finding
-from deepcall_async.audit.report import Report
+from deepcall_async.audit.finding import Finding, Severity, rank
+from deepcall_async.audit.report import ASK_AGAIN, Report
 from deepcall_async.audit.rule import Rule
 
 __all__ = ["to_junit"]
@@ -20,14 +21,16 @@ __all__ = ["to_junit"]
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def to_junit(report: Report) -> str:
+def to_junit(report: Report, fail_on: Severity | Literal["never"] = "high") -> str:
     """Write the findings as JUnit XML.
 
-    Lookups that failed are errors, muted findings are skipped cases, and all others are failures
-    with their severity as the type.
+    A run that is not complete and a lookup that failed are errors. Findings at or above
+    ``fail_on`` are failures; milder ones are cases that pass and tell what was found. Muted
+    findings are skipped cases.
 
     Args:
         report: the report.
+        fail_on: the lowest severity that fails, or "never".
 
     Returns:
         The document.
@@ -36,50 +39,69 @@ def to_junit(report: Report) -> str:
     for finding in report.findings:
         by_rule[finding.rule].append(finding)
     root = Element("testsuites", name="deepcall audit")
-    root.set("tests", "0")
+    suites = [_run(report)]
+    suites += [_suite(rule, by_rule[rule.id], report, fail_on) for rule in report.rules]
+    root.extend(suites)
+    for name in ("tests", "failures", "errors"):  # Jenkins' schema knows no others here
+        root.set(name, str(sum(int(suite.attrib[name]) for suite in suites)))
     if report.health.seconds is not None:
         root.set("time", f"{report.health.seconds:.3f}")
-    totals = {"tests": 0, "failures": 0, "errors": 0, "skipped": 0}
-    for rule in report.rules:
-        suite, numbers = _suite(rule, by_rule[rule.id], report)
-        root.append(suite)
-        for name, number in numbers.items():
-            totals[name] += number
-    for name, number in totals.items():
-        root.set(name, str(number))
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
 
 
-def _suite(rule: Rule, findings: list[Finding], report: Report) -> tuple[Element, dict[str, int]]:
+def _run(report: Report) -> Element:
+    suite = Element("testsuite", name="deepcall audit")
+    case = SubElement(suite, "testcase", classname="deepcall.run", name="the run is complete")
+    if report.incomplete:
+        told = SubElement(case, "error", type="incomplete", message=_legal(report.incomplete))
+        told.text = _legal(f"{report.verdict}\n{ASK_AGAIN}")
+    else:
+        SubElement(case, "system-out").text = _legal(report.verdict)
+    return _counted(suite)
+
+
+def _suite(
+    rule: Rule, findings: list[Finding], report: Report, fail_on: Severity | Literal["never"]
+) -> Element:
     suite = Element("testsuite", name=_legal(f"{rule.id} {rule.name}"))
-    kind = "error" if rule.id == "X001" else "failure"
     classname = _legal(f"deepcall.{rule.id}")
     for finding in findings:
         case = SubElement(suite, "testcase", classname=classname, name=_name(finding))
-        told = SubElement(case, kind, type=finding.severity, message=_legal(finding.message))
-        told.text = _legal(f"{finding.message}\n{rule.meaning}\nWhat to do: {rule.fix}")
-    skipped = [muted for muted in report.muted if muted.finding.rule == rule.id]
-    for muted in skipped:
-        case = SubElement(suite, "testcase", classname=classname, name=_name(muted.finding))
-        SubElement(case, "skipped", message=_legal(f"muted: {muted.reason}"))
-    if not findings and not skipped:
+        text = _legal(f"{finding.message}\n{rule.meaning}\nWhat to do: {rule.fix}")
+        if rule.id == "X001":
+            told = SubElement(case, "error")
+        elif fail_on != "never" and rank(finding.severity) <= rank(fail_on):
+            told = SubElement(case, "failure")
+        else:
+            SubElement(case, "system-out").text = f"{finding.severity}: {text}"
+            continue
+        told.set("type", finding.severity)
+        told.set("message", _legal(finding.message))
+        told.text = text
+    muted = [each for each in report.muted if each.finding.rule == rule.id]
+    for each in muted:
+        case = SubElement(suite, "testcase", classname=classname, name=_name(each.finding))
+        SubElement(case, "skipped", message=_legal(f"muted: {each.reason}"))
+    if not findings and not muted:
         SubElement(suite, "testcase", classname=classname, name=_legal(rule.name))
-    numbers = {
-        "tests": len(suite),
-        "failures": len(findings) if kind == "failure" else 0,
-        "errors": len(findings) if kind == "error" else 0,
-        "skipped": len(skipped),
-    }
-    for name, number in numbers.items():
-        suite.set(name, str(number))
-    return suite, numbers
+    return _counted(suite)
+
+
+def _counted(suite: Element) -> Element:
+    suite.set("tests", str(len(suite)))
+    for name, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(name, str(len(suite.findall(f"testcase/{kind}"))))
+    return suite
 
 
 def _name(finding: Finding) -> str:
     parts = [f"group {finding.group_id}"] if finding.group_id is not None else []
     parts += [f"agent {finding.agent_id}"] if finding.agent_id is not None else []
-    parts += [finding.key] if finding.key else []
+    if finding.count > 1:
+        parts += [f"{finding.severity} findings", *(["new"] if finding.new else [])]
+    elif finding.key:
+        parts += [finding.key]
     return _legal(", ".join(parts) or "account")
 
 

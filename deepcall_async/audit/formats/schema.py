@@ -1,6 +1,6 @@
 """The objects that a run's record is made of, as JSON holds them.
 
-Law: shapes only, those of ``schema.json`` beside this module; a field may be added, never renamed.
+Shapes only, those of ``schema.json`` beside this module. A field may be added, never renamed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class GroupLine(Line, frozen=True, kw_only=True, tag="group"):
     gone: bool | UnsetType = UNSET
 
 
-class FindingLine(Line, frozen=True, kw_only=True, tag="finding"):
+class FindingLine(Line, frozen=True, kw_only=True, tag="finding", omit_defaults=True):
     """What a rule found."""
 
     rule: str
@@ -93,6 +93,7 @@ class FindingLine(Line, frozen=True, kw_only=True, tag="finding"):
     evidence: Evidence
     key: str
     new: bool | None
+    count: int = 1
 
 
 class MutedLine(Line, frozen=True, kw_only=True, tag="muted"):

@@ -1,6 +1,6 @@
 """A report as text: an aligned table, CSV, Markdown.
 
-Law: pure, report to string. Every value is made harmless for the reader of that format.
+Pure functions, report to string. Every value is made harmless for the reader of that format.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from io import StringIO
 import msgspec
 
 from deepcall_async.audit.finding import Finding
-from deepcall_async.audit.labels import UNSEEN, clean, count
-from deepcall_async.audit.report import Report
+from deepcall_async.audit.labels import clean, count
+from deepcall_async.audit.report import ASK_AGAIN, Report
+from deepcall_async.redaction import printable
 
-__all__ = ["TABLE_COLUMNS", "table_rows", "to_csv", "to_markdown", "to_table"]
+__all__ = ["TABLE_COLUMNS", "table_rows", "to_csv", "to_csv_for_excel", "to_markdown", "to_table"]
 
 TABLE_COLUMNS = ("severity", "rule", "finding", "what to do")
 """What the columns of `table_rows` are."""
@@ -31,7 +32,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~^$-])")
 
 
 def table_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
-    """Give the findings as rows of cells, gravest first.
+    """Give the findings as rows of cells, most severe first.
 
     Args:
         report: the report.
@@ -41,10 +42,10 @@ def table_rows(report: Report) -> Iterator[tuple[str, str, str, str]]:
     """
     fixes = {rule.id: rule.fix for rule in report.rules}
     for finding in report.findings:
-        message = UNSEEN.sub("?", finding.message)
+        message = printable(finding.message)
         if finding.new:
             message = f"[new] {message}"
-        yield finding.severity, clean(finding.rule), message, UNSEEN.sub("?", fixes[finding.rule])
+        yield finding.severity, clean(finding.rule), message, printable(fixes[finding.rule])
 
 
 def to_table(report: Report) -> str:
@@ -90,7 +91,20 @@ def to_csv(report: Report) -> str:
             msgspec.json.encode(finding.evidence).decode(),
         )
         writer.writerow(map(_cell, cells))
+    if report.incomplete and all(finding.rule != "X001" for finding in report.findings):
+        # Whatever rules were chosen, a program that reads the rows must not take them for all.
+        texts = (report.incomplete, ASK_AGAIN, "", "{}")
+        writer.writerow(("high", "X001", "lookup-failed", "", "", "", "", *texts))
     return out.getvalue()
+
+
+def to_csv_for_excel(report: Report) -> str:
+    """Write the same CSV with a byte order mark, by which Excel knows that it is UTF-8.
+
+    Args:
+        report: the report.
+    """
+    return f"\ufeff{to_csv(report)}"
 
 
 def to_markdown(report: Report) -> str:
@@ -109,7 +123,7 @@ def to_markdown(report: Report) -> str:
         lines += [f"| {name} | {number:,} |" for name, number in report.counts.items()]
         lines += ["", "## What to do first", ""]
         for place, action in enumerate(report.actions(), 1):
-            number = count(len(action.findings), "finding")
+            number = count(action.count, "finding")
             lines.append(
                 f"{place}. {_escaped(action.rule.fix)} "
                 f"({_escaped(action.rule.id)}, {action.severity}, {number})"
@@ -142,7 +156,7 @@ def _cell(value: str | int | None) -> str | int | None:
 
 def _escaped(text: str) -> str:
     """Make text mean itself in a Markdown table's cell."""
-    text = UNSEEN.sub("?", text)
+    text = printable(text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _MARKDOWN.sub(r"\\\1", text)
     # An "@name" would notify somebody, and a bare address would become a link.

@@ -1,13 +1,13 @@
 """The table of rules.
 
-Law: every rule that ships, once, in the order of its id; the command, the reports and the docs all
-print from here.
+Every rule that ships, once, in the order of its id. The command, the reports and the documentation
+all print from here.
 """
 
 from __future__ import annotations
 
 from deepcall_async.audit.rule import Rule
-from deepcall_async.audit.rules import agents, changes, groups
+from deepcall_async.audit.rules import agents, changes, groups, records
 
 __all__ = ["RULES"]
 
@@ -30,18 +30,22 @@ RULES: tuple[Rule, ...] = (
     agents.overloaded,
     agents.key_person,
     agents.twin_agents,
-    agents.unknown_agent,
-    agents.wrong_group,
-    agents.duplicate_relation,
-    agents.label_drift,
-    agents.tenant_mismatch,
-    agents.bad_flag,
+    records.unknown_agent,
+    records.wrong_group,
+    records.duplicate_relation,
+    records.label_drift,
+    records.tenant_mismatch,
+    records.bad_flag,
     changes.went_dark,
     changes.receivers_lost,
     changes.appeared_or_vanished,
     changes.changed,
+    changes.members_changed,
+    changes.agent_renamed,
+    changes.switched_off,
     changes.lookup_failed,
     changes.changed_mid_run,
     changes.stale_mute,
+    changes.rule_failed,
 )
-"""All rules that ship, G001 to X003. Add your own: ``audit(snapshot, rules=(*RULES, mine))``."""
+"""All rules that ship, G001 to X004. Add your own: ``audit(snapshot, rules=(*RULES, mine))``."""

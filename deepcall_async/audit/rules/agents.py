@@ -1,13 +1,13 @@
-"""The rules about agents (A) and about the records that tie them to groups (R).
+"""The rules about agents (A).
 
-Law: one small pure function per rule, with its words beside it.
+One small pure function for each rule, with its texts beside it.
 """
 
 # ruff: noqa: D103  (what a rule means stands beside its function)
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 
 from deepcall_async.audit.context import Context, GroupView
@@ -16,17 +16,11 @@ from deepcall_async.audit.labels import agent_label, capped, clean, count, listi
 from deepcall_async.audit.rule import rule
 
 __all__ = [
-    "bad_flag",
-    "duplicate_relation",
     "in_no_group",
     "key_person",
-    "label_drift",
     "never_receives",
     "overloaded",
-    "tenant_mismatch",
     "twin_agents",
-    "unknown_agent",
-    "wrong_group",
 ]
 
 
@@ -44,11 +38,10 @@ def _names(views: list[GroupView]) -> str:
     "medium",
     meaning="An agent of the account is in no group, so no group's calls can reach them.",
     fix="Assign the agent to a group, or remove the agent.",
+    many="agents are in no group",
+    whole_account=True,
 )
 def in_no_group(context: Context) -> Iterator[Hit]:
-    # A group that was not read, or not asked for, may be the one the agent is in.
-    if not context.whole:
-        return
     for agent_id, agent in context.agents.items():
         if agent_id not in context.memberships:
             yield Hit(message=f"{agent_label(agent_id, agent)} is in no group.", agent_id=agent_id)
@@ -60,10 +53,13 @@ def in_no_group(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="An agent is in groups but receives calls in none of them.",
     fix="Turn on receive-call for the agent, or take the agent out.",
+    many="agents are in groups and receive calls in none",
+    whole_account=True,
 )
 def never_receives(context: Context) -> Iterator[Hit]:
     for agent_id, views in context.memberships.items():
-        if agent_id not in context.receiving and agent_id not in context.unclear:
+        # An agent whom no roster lists is R001's.
+        if agent_id not in context.flagged and agent_id in context.agents:
             yield Hit(
                 message=(
                     f"{context.agent(agent_id)} is in {count(len(views), 'group')} "
@@ -80,6 +76,7 @@ def never_receives(context: Context) -> Iterator[Hit]:
     "low",
     meaning="An agent receives calls in more groups than the threshold allows.",
     fix="Turn off receive-call for the agent in some of the groups.",
+    many="agents receive calls in too many groups",
 )
 def overloaded(context: Context) -> Iterator[Hit]:
     most = context.thresholds.overloaded
@@ -101,6 +98,7 @@ def overloaded(context: Context) -> Iterator[Hit]:
     "high",
     meaning="Several active groups hang on one and the same agent.",
     fix="Turn on receive-call for someone else in each of these groups.",
+    whole_account=True,
 )
 def key_person(context: Context) -> Iterator[Hit]:
     alone: defaultdict[int, list[GroupView]] = defaultdict(list)
@@ -126,6 +124,7 @@ def key_person(context: Context) -> Iterator[Hit]:
     "low",
     meaning="Agents have the same name, but for case and edge spaces: easily taken for each other.",
     fix="Give each agent a name of their own, or remove the double.",
+    many="names are shared by several agents",
 )
 def twin_agents(context: Context) -> Iterator[Hit]:
     same: defaultdict[str, list[int]] = defaultdict(list)
@@ -141,160 +140,4 @@ def twin_agents(context: Context) -> Iterator[Hit]:
                 agent_id=ids[0],
                 evidence={"agent_ids": capped(ids), "agents": len(ids)},
                 key=",".join(map(str, capped(ids))),
-            )
-
-
-@rule(
-    "R001",
-    "unknown-agent",
-    "high",
-    meaning="A group refers to an agent that the account's roster does not list.",
-    fix="Take the agent out of the group: calls to them go nowhere.",
-)
-def unknown_agent(context: Context) -> Iterator[Hit]:
-    for view in context.groups.values():
-        for agent_id in sorted(view.members.difference(view.roster)):
-            rings = ", and calls ring them" if agent_id in view.receivers else ""
-            yield Hit(
-                message=f"{view.label} has agent {agent_id}, whom the roster does not list{rings}.",
-                group_id=view.id,
-                agent_id=agent_id,
-                evidence={"receives": agent_id in view.receivers, "roster": len(view.roster)},
-            )
-
-
-@rule(
-    "R002",
-    "wrong-group",
-    "high",
-    meaning="The answer for one group holds records of another.",
-    fix="Look the group up again; if it stays, report it to the provider.",
-)
-def wrong_group(context: Context) -> Iterator[Hit]:
-    for view in context.groups.values():
-        others = {row.group_id for row in view.strays}
-        named = view.group.unique_id
-        if named != view.id:
-            others.add(named)
-        if others:
-            labels = (f"group {group_id}" for group_id in sorted(others))
-            yield Hit(
-                message=f"The answer for {view.label} speaks of {listing(labels, len(others))}.",
-                group_id=view.id,
-                evidence={
-                    "group_ids": capped(others),
-                    "agent_ids": capped({row.agent_id for row in view.strays}),
-                    "named": named,
-                },
-                key=",".join(map(str, capped(others))),
-            )
-
-
-@rule(
-    "R003",
-    "duplicate-relation",
-    "medium",
-    meaning="A group lists an agent twice; if the flags conflict, nobody knows whether calls ring.",
-    fix="Assign the group's agents anew, each once.",
-)
-def duplicate_relation(context: Context) -> Iterator[Hit]:
-    for view in context.groups.values():
-        if len(view.rows) == len(view.members):
-            continue
-        times = Counter(row.agent_id for row in view.rows)
-        flags: defaultdict[int, set[str]] = defaultdict(set)
-        for row in view.rows:
-            flags[row.agent_id].add(row.receive_call)
-        for agent_id, found in times.items():
-            if found == 1:
-                continue
-            conflict = len(flags[agent_id]) > 1
-            shown = " and ".join(clean(flag) or "blank" for flag in sorted(flags[agent_id]))
-            says = f", with flags that conflict: {shown}" if conflict else ""
-            yield Hit(
-                message=f"{view.label} lists {view.agent(agent_id)} {found} times{says}.",
-                group_id=view.id,
-                agent_id=agent_id,
-                evidence={"times": found, "receive_call": sorted(flags[agent_id])},
-                severity="high" if conflict else None,
-            )
-
-
-@rule(
-    "R004",
-    "label-drift",
-    "medium",
-    meaning="A group's own list of agents differs from the relations that calls follow.",
-    fix="Assign the group's agents anew, so that both records are written together.",
-)
-def label_drift(context: Context) -> Iterator[Hit]:
-    for view in context.groups.values():
-        labelled = {
-            label.agent_id for label in view.group.agent_labels if label.agent_id is not None
-        }
-        if labelled == view.members:
-            continue
-        only_labels, only_rows = labelled - view.members, view.members - labelled
-        parts = [
-            f"{verb} {listing(map(str, sorted(ids)), len(ids))}"
-            for verb, ids in (("also names", only_labels), ("lacks", only_rows))
-            if ids
-        ]
-        yield Hit(
-            message=f"{view.label}: its own list of agents {' and '.join(parts)}.",
-            group_id=view.id,
-            evidence={
-                "only_in_labels": capped(only_labels),
-                "only_in_relations": capped(only_rows),
-            },
-        )
-
-
-@rule(
-    "R005",
-    "tenant-mismatch",
-    "high",
-    meaning="A relation belongs to another user than its agent does.",
-    fix="Assign the agent anew from the account that owns the agent; report it if it stays.",
-)
-def tenant_mismatch(context: Context) -> Iterator[Hit]:
-    for view in context.groups.values():
-        told: set[int] = set()
-        for row in view.rows:
-            agent = view.roster.get(row.agent_id)
-            if agent is None or agent.user_id == row.user_id or row.agent_id in told:
-                continue
-            if agent.user_id is None or row.user_id is None:
-                continue
-            told.add(row.agent_id)
-            yield Hit(
-                message=(
-                    f"{view.label} holds {view.agent(row.agent_id)} for user {clean(row.user_id)}, "
-                    f"but the agent is user {clean(agent.user_id)}'s."
-                ),
-                group_id=view.id,
-                agent_id=row.agent_id,
-                evidence={"relation_user_id": row.user_id, "agent_user_id": agent.user_id},
-            )
-
-
-@rule(
-    "R006",
-    "bad-flag",
-    "medium",
-    meaning="A relation's receive-call flag is neither Y nor N: nobody can tell if calls ring.",
-    fix="Assign the agent anew with receive-call on or off.",
-)
-def bad_flag(context: Context) -> Iterator[Hit]:
-    for view in context.groups.values():
-        if view.members.isdisjoint(context.unclear):
-            continue
-        odd = {r.agent_id: r.receive_call for r in view.rows if r.receive_call not in ("Y", "N")}
-        for agent_id, flag in odd.items():
-            shown = clean(flag) if flag.strip() else "blank"
-            yield Hit(
-                message=f"{view.label} has {view.agent(agent_id)} flagged {shown}, not Y or N.",
-                group_id=view.id,
-                agent_id=agent_id,
-                evidence={"receive_call": flag},
             )

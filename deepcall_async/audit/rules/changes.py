@@ -1,6 +1,6 @@
 """The rules about what changed since a baseline (D) and about the run itself (X).
 
-Law: one small pure function per rule, with its words beside it. What a run did not see is never
+One small pure function for each rule, with its texts beside it. What a run did not read is never
 taken for gone.
 """
 
@@ -9,51 +9,56 @@ taken for gone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from deepcall_async.audit.config import Mute, MuteIndex
-from deepcall_async.audit.context import Context
+from deepcall_async.audit.context import Context, GroupView
 from deepcall_async.audit.finding import Hit
-from deepcall_async.audit.labels import agent_label, capped, clean, count, group_label
+from deepcall_async.audit.labels import agent_label, capped, clean, count, group_label, listing
+from deepcall_async.audit.report import ASK_AGAIN
 from deepcall_async.audit.rule import rule
-from deepcall_async.models import Agent
+from deepcall_async.models import Agent, Group
 
 __all__ = [
+    "agent_renamed",
     "appeared_or_vanished",
     "changed",
     "changed_mid_run",
     "lookup_failed",
+    "members_changed",
     "receivers_lost",
+    "rule_failed",
     "stale_mute",
+    "switched_off",
     "went_dark",
 ]
 
 
-def _receivers(context: Context) -> Iterator[tuple[int, int, int]]:
-    """Each group that both runs read, with its number of receivers then and now."""
+def _both(context: Context) -> Iterator[tuple[GroupView, GroupView]]:
+    """Each group that both runs read, as it was and as it is."""
     if context.before is not None:
         for group_id, view in context.groups.items():
             before = context.before.groups.get(group_id)
             if before is not None:
-                yield group_id, len(before.receivers), len(view.receivers)
+                yield before, view
 
 
 @rule(
     "D001",
     "went-dark",
     "critical",
-    meaning="A group had agents who receive calls at the baseline and has none now.",
+    meaning="An active group had agents who receive calls at the baseline and has none now.",
     fix="Turn on receive-call again for the group's agents.",
     compares=True,
 )
 def went_dark(context: Context) -> Iterator[Hit]:
-    for group_id, then, now in _receivers(context):
-        if then and not now:
+    for before, view in _both(context):
+        then = len(before.receivers)
+        if view.active and then and not view.receivers:
             agents = count(then, "agent")
             yield Hit(
-                message=f"{context.label(group_id)} had {agents} receiving calls and now has none.",
-                group_id=group_id,
-                evidence={"before": then, "now": now},
+                message=f"{view.label} had {agents} receiving calls and now has none.",
+                group_id=view.id,
+                evidence={"before": then, "now": 0},
             )
 
 
@@ -61,20 +66,24 @@ def went_dark(context: Context) -> Iterator[Hit]:
     "D002",
     "receivers-lost",
     "high",
-    meaning="A group's receiving agents fell below the threshold since the baseline.",
+    meaning="An active group lost half of its receiving agents, or fell below the threshold.",
     fix="Find out who was taken out or muted, and turn on receive-call for a replacement.",
     compares=True,
 )
 def receivers_lost(context: Context) -> Iterator[Hit]:
     enough = context.thresholds.min_receivers
-    for group_id, then, now in _receivers(context):
-        if then >= enough > now > 0:  # none at all is D001's
+    for before, view in _both(context):
+        then, now = len(before.receivers), len(view.receivers)
+        if not (view.active and 0 < now < then):  # none at all is D001's
+            continue
+        if now < enough or now * 2 <= then:
+            wanted = f"; {enough} are wanted" if now < enough else ""
             yield Hit(
                 message=(
-                    f"{context.label(group_id)} had {then:,} agents receiving calls "
-                    f"and now has {now}; {enough} are wanted."
+                    f"{view.label} had {count(then, 'agent')} receiving calls "
+                    f"and now has {now:,}{wanted}."
                 ),
-                group_id=group_id,
+                group_id=view.id,
                 evidence={"before": then, "now": now},
             )
 
@@ -85,6 +94,7 @@ def receivers_lost(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="A group or an agent was added or removed since the baseline.",
     fix="Check that someone meant to do this.",
+    many="groups or agents were added or removed since the baseline",
     compares=True,
 )
 def appeared_or_vanished(context: Context) -> Iterator[Hit]:
@@ -138,25 +148,21 @@ def _knows_all_agents(context: Context) -> bool:
     "D004",
     "changed",
     "info",
-    meaning="A group's name or status changed since the baseline.",
+    meaning="A group's name changed, or it was switched on, since the baseline.",
     fix="Check that someone meant to do this.",
+    many="groups were renamed or switched on since the baseline",
     compares=True,
 )
 def changed(context: Context) -> Iterator[Hit]:
-    if context.before is None:
-        return
-    for group_id, group in context.known.items():
-        old = context.before.known.get(group_id)
-        if old is None:
-            continue
+    for group_id, old, group in _known_to_both(context):
         if old.name != group.name:
             yield Hit(
-                message=f"{context.label(group_id)} was called {clean(old.name)}.",
+                message=f"{context.label(group_id)} was called {clean(old.name) or '(no name)'}.",
                 group_id=group_id,
                 evidence={"before": old.name, "now": group.name},
                 key="name",
             )
-        if old.status != group.status and None not in (old.status, group.status):
+        if old.status not in (group.status, 1, None) and group.status is not None:
             yield Hit(
                 message=(
                     f"{context.label(group_id)} went from status {old.status} to {group.status}."
@@ -168,11 +174,113 @@ def changed(context: Context) -> Iterator[Hit]:
 
 
 @rule(
+    "D005",
+    "members-changed",
+    "info",
+    meaning="Agents joined or left a group, or began or ceased to receive its calls.",
+    fix="Check that someone meant to do this.",
+    many="groups have other members or receivers than at the baseline",
+    compares=True,
+)
+def members_changed(context: Context) -> Iterator[Hit]:
+    for before, view in _both(context):
+        if before.members == view.members and before.receivers == view.receivers:
+            continue
+        stayed = before.members & view.members
+        parts = {
+            "joined": view.members - before.members,
+            "left": before.members - view.members,
+            "no longer receives": (before.receivers - view.receivers) & stayed,
+            "now receives": (view.receivers - before.receivers) & stayed,
+        }
+        said = [
+            f"{_several(ids, view, before)} {_verb(what, len(ids))}"
+            for what, ids in parts.items()
+            if ids
+        ]
+        yield Hit(
+            message=f"{view.label}: {'; '.join(said)}.",
+            group_id=view.id,
+            evidence={what.replace(" ", "_"): capped(ids) for what, ids in parts.items()},
+        )
+
+
+def _several(ids: Iterable[int], view: GroupView, before: GroupView) -> str:
+    ordered = sorted(ids)
+    labels = (
+        view.agent(agent_id) if agent_id in view.roster else before.agent(agent_id)
+        for agent_id in ordered
+    )
+    return listing(labels, len(ordered))
+
+
+def _verb(what: str, number: int) -> str:
+    plural = {"no longer receives": "no longer receive", "now receives": "now receive"}
+    said = plural.get(what, what) if number > 1 else what
+    return f"{said} calls" if "receive" in said else said
+
+
+@rule(
+    "D006",
+    "agent-renamed",
+    "info",
+    meaning="An agent's name changed since the baseline.",
+    fix="Check that someone meant to do this.",
+    many="agents were renamed since the baseline",
+    compares=True,
+)
+def agent_renamed(context: Context) -> Iterator[Hit]:
+    if context.before is None:
+        return
+    for agent_id, agent in context.agents.items():
+        old = context.before.agents.get(agent_id)
+        if old is not None and old.name != agent.name:
+            yield Hit(
+                message=f"{context.agent(agent_id)} was called {clean(old.name) or '(no name)'}.",
+                agent_id=agent_id,
+                evidence={"before": old.name, "now": agent.name},
+            )
+
+
+@rule(
+    "D007",
+    "switched-off",
+    "high",
+    meaning="A group whose calls were answered was switched off: its callers are turned away.",
+    fix="Check that someone meant to do this; make the group active again if not.",
+    many="groups that nobody answered were switched off since the baseline",
+    compares=True,
+)
+def switched_off(context: Context) -> Iterator[Hit]:
+    before = context.before
+    for group_id, old, group in _known_to_both(context):
+        if old.status not in (1, None) or group.status in (1, None) or before is None:
+            continue
+        then = before.groups.get(group_id)
+        receivers = len(then.receivers) if then is not None else 0
+        had = f" and had {count(receivers, 'agent')} receiving calls" if receivers else ""
+        yield Hit(
+            message=f"{context.label(group_id)} was active{had}; it is inactive now.",
+            group_id=group_id,
+            evidence={"status": group.status, "before": receivers if then is not None else None},
+            severity=None if receivers else "info",
+        )
+
+
+def _known_to_both(context: Context) -> Iterator[tuple[int, Group, Group]]:
+    if context.before is not None:
+        for group_id, group in context.known.items():
+            old = context.before.known.get(group_id)
+            if old is not None:
+                yield group_id, old, group
+
+
+@rule(
     "X001",
     "lookup-failed",
     "high",
     meaning="A group could not be read, so nothing is known of its cover.",
-    fix="Run again with --resume, which asks only for what is missing.",
+    fix=ASK_AGAIN,
 )
 def lookup_failed(context: Context) -> Iterator[Hit]:
     snapshot = context.snapshot
@@ -207,6 +315,7 @@ def lookup_failed(context: Context) -> Iterator[Hit]:
     "info",
     meaning="The account changed while the audit ran.",
     fix="Run again when nobody is editing groups or agents.",
+    many="groups or rosters changed while the audit ran",
 )
 def changed_mid_run(context: Context) -> Iterator[Hit]:
     for group_id in sorted(context.snapshot.gone):
@@ -223,19 +332,20 @@ def changed_mid_run(context: Context) -> Iterator[Hit]:
         # Each user of an account has a roster of their own.
         rosters[relation.group.user_id].setdefault(id(relation.agents), relation.agents)
     for user_id, found in rosters.items():
-        if len(found) > 1:
-            everyone: dict[int, int] = defaultdict(int)
-            for roster in found.values():
-                for agent in roster:
-                    everyone[agent.unique_id] += 1
-            moved = [agent_id for agent_id, times in everyone.items() if times < len(found)]
+        versions = {frozenset([agent.unique_id for agent in roster]) for roster in found.values()}
+        if len(versions) > 1:
+            moved = frozenset.union(*versions) - frozenset.intersection(*versions)
             whose = f" of user {clean(user_id)}" if user_id else ""
             yield Hit(
                 message=(
-                    f"The roster{whose} changed while the audit ran: {len(found):,} versions, "
+                    f"The roster{whose} changed while the audit ran: {len(versions):,} versions, "
                     f"{count(len(moved), 'agent')} added or removed."
                 ),
-                evidence={"user_id": user_id, "rosters": len(found), "agent_ids": capped(moved)},
+                evidence={
+                    "user_id": user_id,
+                    "rosters": len(versions),
+                    "agent_ids": capped(moved),
+                },
                 key=f"roster {user_id}",
             )
 
@@ -246,30 +356,20 @@ def changed_mid_run(context: Context) -> Iterator[Hit]:
     "low",
     meaning="A mute has expired or matches nothing any more.",
     fix="Take it out of the file, or renew its date.",
-    last=True,
+    many="mutes have expired or match nothing",
 )
 def stale_mute(context: Context) -> Iterator[Hit]:
-    today = context.now.date() if context.now is not None else None
-    index = MuteIndex(context.mutes)
-    matched = {mute for finding in context.found for mute in index.of(finding)}
-    for mute in context.mutes:
-        if not mute.holds(today):
-            why = f"expired on {mute.expires}"
-        elif mute.rule not in context.rules:
-            why = "names a rule that does not exist"
-        elif mute not in matched and context.rules[mute.rule] and _was_read(mute, context):
-            why = "matches nothing"
-        else:
-            continue
-        yield Hit(
-            message=f"The mute of {clean(str(mute))} {why} ({clean(mute.reason, 200)}).",
-            group_id=mute.group,
-            agent_id=mute.agent,
-            evidence={"rule": mute.rule, "reason": mute.reason, "why": why},
-            key=mute.rule,
-        )
+    """Nothing by itself: which mutes match is known only when all other rules have run."""
+    return iter(())
 
 
-def _was_read(mute: Mute, context: Context) -> bool:
-    # Of a group that was not read, nobody can say that its mute has nothing left to match.
-    return context.whole or mute.group in context.groups
+@rule(
+    "X004",
+    "rule-failed",
+    "medium",
+    meaning="A rule raised an exception, so what it would have found is missing.",
+    fix="Mend the rule; the rest of the report stands.",
+)
+def rule_failed(context: Context) -> Iterator[Hit]:
+    """Nothing by itself: the engine runs the rules, and tells of those that raise."""
+    return iter(())

@@ -1,6 +1,6 @@
 """The rules about one group's cover (G) and about groups' names (N).
 
-Law: one small pure function per rule, with its words beside it.
+One small pure function for each rule, with its texts beside it.
 """
 
 # ruff: noqa: D103  (what a rule means stands beside its function)
@@ -8,15 +8,23 @@ Law: one small pure function per rule, with its words beside it.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from math import inf
 
-from deepcall_async.audit.context import Context, GroupView, created_seconds, in_milliseconds
+from deepcall_async.audit.context import (
+    Context,
+    GroupView,
+    created_seconds,
+    in_milliseconds,
+    receives,
+)
 from deepcall_async.audit.finding import Hit
-from deepcall_async.audit.labels import UNSEEN, capped, count, listing
+from deepcall_async.audit.labels import capped, count, listing
 from deepcall_async.audit.rule import rule
+from deepcall_async.redaction import printable
 
 __all__ = [
     "duplicate_name",
@@ -36,7 +44,9 @@ __all__ = [
 
 _DAY = 86_400
 _MINUTE = 60
-_NUMBERED = re.compile(r"[0-9]{1,9}\Z")
+_NUMBERED = re.compile(r"[0-9]+\Z")
+_SPACES = re.compile(r"\s+")
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
 
 
 def _hit(view: GroupView, says: str, **evidence: object) -> Hit:
@@ -78,7 +88,11 @@ def nobody_receives(context: Context) -> Iterator[Hit]:
     for view in context.active():
         if view.members and not view.receivers:
             staff = count(len(view.members), "agent")
-            yield _hit(view, f"has {staff}, and no one receives calls.", members=len(view.members))
+            why = "and no one receives calls"
+            unlisted = [row for row in view.rows if receives(row.receive_call)]
+            if unlisted:
+                why = "and the roster lists none of those who should receive calls"
+            yield _hit(view, f"has {staff}, {why}.", members=len(view.members))
 
 
 @rule(
@@ -106,6 +120,7 @@ def single_receiver(context: Context) -> Iterator[Hit]:
     "low",
     meaning="Fewer agents receive an active group's calls than the threshold asks for.",
     fix="Turn on receive-call for more agents, or assign more.",
+    many="groups have thin cover",
 )
 def thin_cover(context: Context) -> Iterator[Hit]:
     enough = context.thresholds.min_receivers
@@ -125,6 +140,7 @@ def thin_cover(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="Most agents of an active group do not receive its calls.",
     fix="Turn on receive-call for more of them, or take out those who are not meant to answer.",
+    many="groups are mostly muted",
 )
 def mostly_muted(context: Context) -> Iterator[Hit]:
     limits = context.thresholds
@@ -149,6 +165,7 @@ def mostly_muted(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="An inactive group still has agents.",
     fix="Make the group active again, or delete it.",
+    many="groups are inactive but have agents",
 )
 def inactive_but_staffed(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
@@ -167,6 +184,7 @@ def inactive_but_staffed(context: Context) -> Iterator[Hit]:
     "low",
     meaning="A group has more agents than the threshold allows.",
     fix="Split the group, or take out those who do not belong to it.",
+    many="groups are oversized",
 )
 def oversized(context: Context) -> Iterator[Hit]:
     most = context.thresholds.oversized
@@ -185,6 +203,7 @@ def oversized(context: Context) -> Iterator[Hit]:
     "low",
     meaning="A group was made long ago and has no agents.",
     fix="Delete the group if nobody needs it.",
+    many="groups are old and have no agents",
 )
 def stale_empty(context: Context) -> Iterator[Hit]:
     if context.now is None:
@@ -209,6 +228,7 @@ def stale_empty(context: Context) -> Iterator[Hit]:
     "info",
     meaning="A group's create date is zero, in the future, or in milliseconds.",
     fix="Nothing is broken by it; ask the provider to correct the record.",
+    many="groups have an odd create date",
 )
 def odd_create_date(context: Context) -> Iterator[Hit]:
     for group_id, group in context.known.items():
@@ -234,13 +254,14 @@ def odd_create_date(context: Context) -> Iterator[Hit]:
     "N001",
     "duplicate-name",
     "medium",
-    meaning="Groups have the same name, but for case and edge spaces.",
+    meaning="Groups have names that look the same: only case, spaces or unseen characters differ.",
     fix="Rename all but one, or delete the doubles.",
+    many="names are shared by several groups",
 )
 def duplicate_name(context: Context) -> Iterator[Hit]:
     same: defaultdict[str, list[int]] = defaultdict(list)
     for group_id, group in context.known.items():
-        same[group.name.strip().casefold()].append(group_id)
+        same[_folded(group.name).strip()].append(group_id)
     for name, ids in same.items():
         if name and len(ids) > 1:  # a blank name is N003's
             yield _cluster(context, ids, f"{len(ids):,} groups share one name: {{}}.")
@@ -252,28 +273,30 @@ def duplicate_name(context: Context) -> Iterator[Hit]:
     "medium",
     meaning="Two groups made within minutes differ by a number at the end: an add sent twice.",
     fix="Check which one is in use, and delete the other.",
+    many="groups look like an add that was sent twice",
 )
 def suffix_twin(context: Context) -> Iterator[Hit]:
-    made: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    bare: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    numbered: defaultdict[str, dict[int, list[tuple[float, int]]]] = defaultdict(dict)
     for group_id, group in context.known.items():
-        when = created_seconds(group)
-        if when is not None:
-            made[group.name].append((when, group_id))
-    for same in made.values():
-        same.sort()
+        when, name = created_seconds(group), _folded(group.name)
+        digits = _NUMBERED.search(name)
+        if digits is not None and digits.start():
+            stem, number = name[: digits.start()], int(digits[0])
+            found = numbered[stem].setdefault(number, [])
+            if when is not None and not digits[0].startswith("0"):  # no server counts from nought
+                found.append((when, group_id))
+        elif when is not None and name:
+            bare[name].append((when, group_id))
+    for made in bare.values():
+        made.sort()
     apart = context.thresholds.twin_minutes * _MINUTE
-    for group_id, group in context.known.items():
-        when, digits = created_seconds(group), _NUMBERED.search(group.name)
-        if when is None or digits is None:
+    for stem, numbers in numbered.items():
+        # A bare name that ends in a digit, or that has several numbers, is a series by intent.
+        if len(numbers) > 1 or stem not in bare:
             continue
-        stem = group.name[: digits.start()]
-        # "Line 12" is the double of "Line " (number 12) or of "Line 1" (number 2): each cut is
-        # tried. But after a "Line 11" it is the next of a series, and no double of "Line 1".
-        series = f"{stem}{int(digits[0]) - 1}" in made
-        for cut in range(len(stem), len(stem) + 1 if series else len(group.name)):
-            if not cut or group.name[cut] == "0":  # no server counts from nought
-                continue
-            seconds, twin = _nearest(made.get(group.name[:cut], ()), when)
+        for when, group_id in next(iter(numbers.values())):
+            seconds, twin = _nearest(bare[stem], when)
             if seconds <= apart:
                 yield Hit(
                     message=(
@@ -284,6 +307,16 @@ def suffix_twin(context: Context) -> Iterator[Hit]:
                     evidence={"twin": twin, "group_ids": sorted([twin, group_id])},
                     key=str(twin),
                 )
+
+
+def _folded(name: str) -> str:
+    """A name as people compare it: case, invisible characters and doubled spaces do not count."""
+    if name.isascii():
+        folded = name.casefold()
+    else:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        folded = "".join(char for char in folded if unicodedata.category(char) not in _INVISIBLE)
+    return _SPACES.sub(" ", folded)
 
 
 def _nearest(made: Sequence[tuple[float, int]], when: float) -> tuple[float, int]:
@@ -300,12 +333,13 @@ def _nearest(made: Sequence[tuple[float, int]], when: float) -> tuple[float, int
     "low",
     meaning="A group's name is blank, has spaces at an edge, or has characters nobody can see.",
     fix="Rename the group.",
+    many="groups have a name that is blank or hard to see",
 )
 def name_hygiene(context: Context) -> Iterator[Hit]:
     for group_id, group in context.known.items():
         if not group.name.strip():
             wrong = "a blank name"
-        elif UNSEEN.search(group.name):
+        elif printable(group.name) != group.name:
             wrong = "characters in its name that nobody can see"
         elif group.name != group.name.strip():
             wrong = "spaces at the edge of its name"
@@ -324,6 +358,8 @@ def name_hygiene(context: Context) -> Iterator[Hit]:
     "low",
     meaning="Active groups ring exactly the same agents.",
     fix="Merge the groups if callers need not tell them apart.",
+    many="sets of groups ring the same agents",
+    whole_account=True,
 )
 def same_receivers(context: Context) -> Iterator[Hit]:
     same: defaultdict[frozenset[int], list[int]] = defaultdict(list)
