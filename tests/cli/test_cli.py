@@ -335,10 +335,6 @@ def test_without_the_extra_it_says_how_to_install_it():
 def test_a_name_cannot_move_the_cursor_or_be_markup(account, capsys):
     import asyncio
 
-    from deepcall_async.cli.terminal import printable
-
-    assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
-
     from deepcall_async import DeepCall
 
     async def add() -> None:
