@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,27 +31,6 @@ def account(deepcall_sandbox, monkeypatch):
 
 def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
-def groups_in(path: Path) -> list[object]:
-    return [line["group_id"] for line in lines_of(path) if line["type"] == "group"]
-
-
-def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "deepcall_async", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]  # passed through as they are
-    )
-
-
-def wait_for(path: Path, count: int) -> None:
-    end = time.monotonic() + 30
-    while not path.exists() or path.read_bytes().count(b'{"type":"group"') < count:
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_the_sandbox_audit_finds_something_and_says_so_by_its_exit_code(capsys):
@@ -260,63 +236,6 @@ def test_mutes_and_thresholds_from_a_file(tmp_path, capsys):
     file.write_text("[[mute]]\nrule = 5\n")
     assert run(options) == 2
     assert "mutes.toml" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and SIGINT are POSIX's")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_is_resumed_and_asks_only_for_the_rest(account, tmp_path, how):
-    record = tmp_path / "run.jsonl"
-    part = tmp_path / "run.jsonl.part"
-    account.latency = 0.02
-    killed = start("audit", "-o", f"jsonl:{record}", "--concurrency", "4", "--progress", "none")
-    try:
-        wait_for(part, 40)
-        killed.send_signal(how)
-        _, err = killed.communicate(timeout=10)
-    finally:
-        killed.kill()
-        killed.wait()
-    assert killed.returncode == (-9 if how == signal.SIGKILL else 130)
-    assert "Traceback" not in err
-    assert "never retrieved" not in err
-    assert "Unclosed" not in err
-    assert not record.exists()
-    before = set(groups_in(part))
-    asked_before = account.requests["getGroupAgentRelation"]
-    assert 40 <= len(before) < 300
-    assert asked_before - len(before) <= 4  # what was in flight
-
-    account.latency = 0.0
-    assert run(["audit", "--resume", str(record), "--progress", "none"]) == 1
-    asked = account.requests["getGroupAgentRelation"] - asked_before
-    # And once more the groups whose labels differ from their relations.
-    assert asked == 300 - len(before) + len(account.planted["R004"])
-    found = groups_in(record)
-    assert sorted(found) == sorted(set(found))
-    assert len(found) == 300
-    assert before <= set(found)
-    assert lines_of(record)[-1]["complete"] is True
-    assert not list(tmp_path.glob("*.part"))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is POSIX's")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_the_sandbox_is_served_until_it_is_ended(how, monkeypatch, capsys):
-    served = start("sandbox", "--groups", "30", env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    try:
-        assert served.stdout is not None
-        printed = [served.stdout.readline() for _ in range(3)]
-        for line in printed:
-            monkeypatch.setenv(*line.removeprefix("export ").strip().split("=", 1))
-        assert run(["groups", "list"]) == 0
-        assert "30 groups" in capsys.readouterr().out
-        served.send_signal(how)
-        _, err = served.communicate(timeout=10)
-    finally:
-        served.kill()
-        served.wait()
-    assert served.returncode == 0
-    assert "Traceback" not in err
 
 
 def test_without_the_extra_it_says_how_to_install_it():

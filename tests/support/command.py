@@ -87,7 +87,18 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def groups_in(path: Path) -> list[int]:
-    """The groups that a record has read, or tried to."""
+    """The groups that a record has read, or tried to, each once."""
     if not path.exists():
         return []
-    return [line["group_id"] for line in lines_of(path) if line["type"] == "group"]
+    found = (line["group_id"] for line in lines_of(path) if line["type"] == "group")
+    return [*dict.fromkeys(found)]
+
+
+def looked_up(server: Any) -> list[int]:
+    """The groups that were looked up, in this order, as often as they were.
+
+    But for those whose labels differ from their relations: they are looked up once more at the end.
+    """
+    asked = (call for call in server.calls if call.endpoint == "getGroupAgentRelation")
+    found = (int(call.fields["groupId"]) for call in asked)
+    return [group_id for group_id in found if group_id not in server.planted["R004"]]
