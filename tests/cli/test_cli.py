@@ -247,7 +247,7 @@ def test_without_the_extra_it_says_how_to_install_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "deepcall needs its extra: pip install 'deepcall-async[cli]'\n"
+    assert done.stderr == "deepcall: install its extra: pip install 'deepcall-async[cli]'\n"
     assert done.stdout == ""
 
 
@@ -263,3 +263,80 @@ def test_a_name_cannot_move_the_cursor_or_be_markup(account, capsys):
     asyncio.run(add())
     assert run(["groups", "list", "--name", "markup"]) == 0
     assert "[bold red]not markup[/]" in capsys.readouterr().out
+
+
+FILES = {
+    "missing": (None, "no such file"),
+    "a folder": ("folder", "directory"),
+    "empty": (b"", ""),
+    "binary": (b"\x00\xff\xfe\x80", ""),
+    "of another kind": (b"<html></html>\n", ""),
+}
+READ = [
+    ("--mutes", "audit --sandbox 40 --mutes FILE", {"empty"}),
+    ("--baseline", "audit --sandbox 40 --baseline FILE", {"missing"}),
+    ("--resume", "audit --sandbox 40 --resume FILE", set()),
+    ("--credentials", "groups list --credentials FILE", set()),
+    ("--ca", "groups list --ca FILE", set()),
+    ("--cert", "groups list --cert FILE", set()),
+    ("RECORD", "report FILE", set()),
+    ("OLD", "diff FILE FILE", set()),
+]
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize(("option", "line", "fine"), READ, ids=[row[0] for row in READ])
+def test_every_file_that_is_read_is_named_when_something_is_wrong_with_it(
+    option, line, fine, kind, tmp_path, account, capsys
+):
+    content, said = FILES[kind]
+    file = tmp_path / "file"
+    if content == "folder":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content)
+    code = run([part.replace("FILE", str(file)) for part in line.split()])
+    err = capsys.readouterr().err
+    if kind in fine:
+        assert code == 1
+        return
+    assert code == 2, option
+    assert f"{file}" in err
+    assert said in err
+    assert "bug" not in err
+
+
+def test_verbose_tells_of_each_request_and_quiet_of_nothing(account, capsys):
+    assert run(["audit", "28", "5", "-v"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("groups.agent_relation attempt=1") >= 2
+    assert account.token not in err
+    assert run(["audit", "28", "5", "-q"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_the_summary_of_a_github_job_gets_the_report(tmp_path, monkeypatch, capsys):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    assert run(["audit", "--sandbox", "40", "-o", "github:-", "--progress", "none"]) == 1
+    assert "::error title=G002 " in capsys.readouterr().out
+    assert summary.read_text().startswith("before\n# Group audit")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "summary.md"))
+    assert run(["audit", "--sandbox", "40", "-o", "github:-", "--progress", "none"]) == 5
+    assert "summary.md: no such file" in capsys.readouterr().err
+
+
+def test_a_baseline_of_another_service_is_refused(account, tmp_path, monkeypatch, capsys):
+    old = tmp_path / "old.jsonl"
+    assert run(["audit", "28", "-o", f"jsonl:{old}", "--fail-on", "never", "-q"]) == 0
+    monkeypatch.setenv("DEEPCALL_BASE_URL", "https://other.invalid")
+    assert run(["audit", "28", "--baseline", str(old)]) == 2
+    assert "https://other.invalid" in capsys.readouterr().err
+
+
+def test_a_low_failure_is_one_in_junit_when_low_fails(account, capsys):
+    run(["audit", "28", "5", "-o", "junit:-", "-q", "--fail-on", "never"])
+    assert "<failure" not in capsys.readouterr().out
+    run(["audit", "28", "5", "-o", "junit:-", "-q", "--fail-on", "critical"])
+    assert "<failure" in capsys.readouterr().out
