@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from tests.support.command import COMMAND, deepcall, environment
+from tests.support.command import COMMAND, environment
+from tests.support.command import called as deepcall
 
 
 @pytest.fixture
