@@ -1,17 +1,20 @@
-"""How many calls at once pay: additive increase, multiplicative decrease.
+"""How many calls may run at once, and how long a fan-out waits for a service that is away.
 
-Law: arithmetic over what attempts report; it knows neither what is called nor by whom.
+`Limiter` holds calls to a limit, `Adaptive` moves that limit, `Patience` is one fan-out's clock.
+Nothing here sends a request or knows what a call does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from msgspec import Struct
 
 from deepcall_async.errors import ApiError, DeepCallError, RateLimited, RequestTimeout
+from deepcall_async.validation import is_int
 
 __all__ = ["Adaptive", "Limiter", "Pace", "Patience", "current_patience"]
 
@@ -44,6 +47,7 @@ class Adaptive(Struct, frozen=True, kw_only=True):
         max: calls in flight at most.
 
     Raises:
+        TypeError: a bound is not an int.
         ValueError: not 1 <= min <= max.
     """
 
@@ -51,18 +55,155 @@ class Adaptive(Struct, frozen=True, kw_only=True):
     max: int = 256
 
     def __post_init__(self) -> None:
+        if not (is_int(self.min) and is_int(self.max)):
+            raise TypeError("Adaptive: min and max must be ints")
         if not 1 <= self.min <= self.max:
             raise ValueError("Adaptive: 1 <= min <= max must hold")
 
 
-class Pace:
-    """The present limit of an adaptive run, and who is let in under it."""
+class Limiter:
+    """Holds callers to a limit that may be moved; who waits is let in in the order of coming.
 
-    def __init__(self, bounds: Adaptive) -> None:
+    Args:
+        limit: how many may be in at once.
+    """
+
+    __slots__ = ("_limit", "_waiters", "active")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # Whenever `active` is below the limit nobody waits: places are given the moment they are
+        # free. So `active` alone tells whether one may come in without passing others.
+        self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self.active: int = 0
+
+    def __repr__(self) -> str:
+        return f"<Limiter {self.active} of {self._limit}, {len(self._waiters)} waiting>"
+
+    @property
+    def limit(self) -> int:
+        """How many may be in at once; a lower one takes back no place that is held."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        self._let_in()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._waiters)
+
+    def try_acquire(self) -> bool:
+        """Take a place if one is free now."""
+        if self.active < self._limit:
+            self.active += 1
+            return True
+        return False
+
+    async def acquire(self) -> None:
+        """Wait for a place and take it."""
+        if self.try_acquire():
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        except BaseException:
+            # The place may have come in the very turn in which the waiting was given up.
+            if waiter.done() and not waiter.cancelled():
+                self.release()
+            else:
+                self._waiters.pop(waiter, None)
+            raise
+
+    def release(self) -> None:
+        """Give a place back."""
+        self.active -= 1
+        if self._waiters:
+            self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiters and self.active < self._limit:
+            waiter, _ = self._waiters.popitem(last=False)
+            if not waiter.done():
+                self.active += 1
+                waiter.set_result(None)
+
+
+class Patience:
+    """For how long the calls of one fan-out are held while the service is away or refuses all.
+
+    The clock runs from the first trouble after the last success: a fan-out whose consumer is busy
+    with something else loses none of it.
+
+    Args:
+        seconds: how long there may be trouble without any success; infinity is allowed.
+        on_change: called when calls begin to wait and when none waits any more.
+    """
+
+    __slots__ = ("_on_change", "_since", "seconds", "waiting", "waiting_for")
+
+    def __init__(self, seconds: float, on_change: Callable[[], object] | None = None) -> None:
+        self.waiting: int = 0
+        self.waiting_for: str | None = None
+        self.seconds: float = seconds
+        self._on_change = on_change
+        self._since: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Patience of {self.seconds:g} s: {self.waiting} waiting for {self.waiting_for}>"
+
+    def trouble(self, now: float) -> None:
+        """Note that a call found the service away or throttled, at a monotonic time in seconds."""
+        if self._since is None:
+            self._since = now
+
+    def succeeded(self) -> None:
+        """Note that a call got through: the clock is reset."""
+        self._since = None
+
+    def remaining(self, now: float) -> float:
+        """Seconds that calls may still be held; 0.0 when there are none left."""
+        if self._since is None:
+            return self.seconds
+        return max(0.0, self._since + self.seconds - now)
+
+    def hold(self, reason: str) -> None:
+        """Note that a call begins to wait, and for what, in words for a person."""
+        self.waiting += 1
+        self.waiting_for = reason
+        if self.waiting == 1 and self._on_change is not None:
+            self._on_change()
+
+    def release(self) -> None:
+        """Note that a call has stopped waiting."""
+        self.waiting -= 1
+        if self.waiting == 0:
+            self.waiting_for = None
+            if self._on_change is not None:
+                self._on_change()
+
+
+current_patience: ContextVar[Patience | None] = ContextVar("current_patience", default=None)
+"""The patience of the fan-out that a call belongs to; None outside one, and in one without."""
+
+
+class Pace:
+    """Moves a limit by what attempts report: additive increase, multiplicative decrease.
+
+    Args:
+        bounds: between which the limit moves.
+        limiter: whose limit is moved.
+    """
+
+    def __init__(self, bounds: Adaptive, limiter: Limiter) -> None:
         self._bounds = bounds
+        self._limiter = limiter
+        # With its fraction, so that several small cuts or steps add up.
         self._limit = float(bounds.min)
-        self._active = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        limiter.limit = bounds.min
         # A window is as many answers as the limit, to what was sent since the limit changed.
         self._changed_at = float("-inf")
         self._cut_at = float("-inf")
@@ -77,31 +218,7 @@ class Pace:
         self._hold = 0
 
     def __repr__(self) -> str:
-        return f"<Pace {self._active} of {int(self._limit)}>"
-
-    @property
-    def limit(self) -> int:
-        """Calls let in at once, as of now."""
-        return int(self._limit)
-
-    async def enter(self) -> None:
-        """Wait to be let in."""
-        if self._active < int(self._limit):
-            self._active += 1
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Make room for the next."""
-        self._active -= 1
-        self._let_in()
+        return f"<Pace {self._limit:.1f} of {self._bounds.max}>"
 
     def observe(self, sent: float, ended: float, error: DeepCallError | None) -> None:
         """Learn from an attempt.
@@ -145,7 +262,7 @@ class Pace:
         self._slow = 0
         self._before_cut, self._useless = float("inf"), 0
         self._clean += 1
-        used = self._active >= int(self._limit)
+        used = self._limiter.active >= self._limiter.limit
         if self._starting and used:
             self._set(self._limit * _FIRST_GROWTH, now)
         elif self._hold == 0 and used:
@@ -170,14 +287,7 @@ class Pace:
         self._limit = min(float(self._bounds.max), max(float(self._bounds.min), limit))
         self._changed_at = now
         self._seen, self._latencies = 0, 0.0
-        self._let_in()
-
-    def _let_in(self) -> None:
-        while self._waiting and self._active < int(self._limit):
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                self._active += 1
-                waiter.set_result(None)
+        self._limiter.limit = int(self._limit)
 
 
 def _is_refusal(error: DeepCallError | None) -> bool:
@@ -185,132 +295,3 @@ def _is_refusal(error: DeepCallError | None) -> bool:
     if isinstance(error, ApiError) and error.retry_after is not None:
         return True
     return isinstance(error, (RateLimited, RequestTimeout))
-
-
-class Limiter:
-    """A semaphore whose limit can be moved: waiters are served in the order in which they came.
-
-    Args:
-        limit: how many may hold it at once.
-    """
-
-    __slots__ = ("_active", "_limit", "_waiters")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._active = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
-
-    def __repr__(self) -> str:
-        return f"<Limiter {self._active} of {self._limit}, {self.waiting} waiting>"
-
-    @property
-    def limit(self) -> int:
-        """How many may hold it at once; what is held already is never taken back."""
-        return self._limit
-
-    @limit.setter
-    def limit(self, limit: int) -> None:
-        self._limit = limit
-        self._wake()
-
-    @property
-    def active(self) -> int:
-        """How many hold it."""
-        return self._active
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for it."""
-        return sum(not waiter.done() for waiter in self._waiters)
-
-    def try_acquire(self) -> bool:
-        """Take a place, if one is free and nobody waits for it."""
-        if self._active < self._limit and not self._waiters:
-            self._active += 1
-            return True
-        return False
-
-    async def acquire(self) -> None:
-        """Wait for a place."""
-        if self.try_acquire():
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        # Those ahead may all have been cancelled.
-        self._wake()
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            # The place may have come in the very turn in which the waiting was given up.
-            if waiter.done() and not waiter.cancelled():
-                self.release()
-            raise
-
-    def release(self) -> None:
-        """Give the place back."""
-        self._active -= 1
-        if self._waiters:
-            self._wake()
-
-    def _wake(self) -> None:
-        while self._waiters and self._active < self._limit:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                self._active += 1
-                waiter.set_result(None)
-
-
-class Patience:
-    """How long the calls of one fan-out are held while the service is away or refuses everything.
-
-    Args:
-        seconds: without any success, from the first trouble after the last success.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since: float | None = None
-        self._clear = asyncio.Event()
-        self._clear.set()
-        self.waiting: int = 0
-        self.waiting_for: str | None = None
-
-    def __repr__(self) -> str:
-        return f"<Patience {self._seconds:g} s, {self.waiting} held>"
-
-    def trouble(self, now: float) -> None:
-        """Note that a call met an outage or a refusal."""
-        if self._since is None:
-            self._since = now
-
-    def succeeded(self) -> None:
-        """Note that a call got through."""
-        self._since = None
-
-    def remaining(self, now: float) -> float:
-        """Seconds that are left."""
-        if self._since is None:
-            return self._seconds
-        return max(0.0, self._since + self._seconds - now)
-
-    def hold(self, reason: str) -> None:
-        """Note that a call begins to wait, and for what."""
-        self.waiting += 1
-        self.waiting_for = reason
-        self._clear.clear()
-
-    def release(self) -> None:
-        """Note that a call has stopped waiting."""
-        self.waiting -= 1
-        if self.waiting == 0:
-            self.waiting_for = None
-            self._clear.set()
-
-    async def cleared(self) -> None:
-        """Wait until no call is held."""
-        await self._clear.wait()
-
-
-current_patience: ContextVar[Patience | None] = ContextVar("current_patience", default=None)
-"""Set by a fan-out for each of its calls."""

@@ -76,7 +76,8 @@ def safe_text(text: str, secrets: Secrets) -> str:
     text = secrets.hide(text)
     if len(text) > LONGEST_TEXT:
         text = text[:LONGEST_TEXT] + "\u2026"
-    text = printable(text)
+    # More strictly than `printable`: this is no name, but the text of an error.
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     text = secrets.hide(text)
     return "" if secrets.found_in(text) else text
 

@@ -6,8 +6,8 @@ import asyncio
 import random
 import selectors
 from collections import deque
-from collections.abc import Coroutine, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import count, pairwise
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import pytest
@@ -23,7 +23,7 @@ from deepcall_async import (
     fan_out,
 )
 from deepcall_async.events import attempt_observer
-from deepcall_async.pacing import Pace
+from deepcall_async.pacing import Limiter, Pace, Patience
 
 T = TypeVar("T")
 Mode = Literal["queue", "refuse"]
@@ -108,15 +108,12 @@ class Service:
         return error
 
     async def lookup(self, key: int) -> int:
-        """A lookup of four attempts with backoff."""
-        for number in range(4):
-            error = await self.attempt()
-            if error is None:
-                return key
-            if number == 3:
-                raise error
-            await asyncio.sleep(self._chance.random() * 0.2 * 2**number)
-        raise AssertionError
+        """A lookup that is repeated with backoff until it is answered."""
+        for number in count():
+            if await self.attempt() is None:
+                break
+            await asyncio.sleep(self._chance.random() * 0.2 * 2 ** min(number, 3))
+        return key
 
 
 class Settled(NamedTuple):
@@ -147,8 +144,6 @@ async def _phases(
             number += 1
 
     async with fan_out(service.lookup, keys(), concurrency=bounds) as outcomes:
-        pace = outcomes._pace
-        assert pace is not None
 
         async def direct() -> None:
             nonlocal over
@@ -157,7 +152,7 @@ async def _phases(
                 answered, refused, limits = service.answered, service.refused, []
                 for _ in range(80):
                     await asyncio.sleep((PHASE - SETTLED) / 80)
-                    limits.append(pace.limit)
+                    limits.append(pace.limiter.limit)
                 answered, refused = service.answered - answered, service.refused - refused
                 able = min(service.capacity, bounds.max) / (service.service + 0.002)
                 share = answered / (able * (PHASE - SETTLED))
@@ -204,19 +199,19 @@ def test_a_hiccup_costs_no_more_than_its_own_time(mode: Mode) -> None:
 def test_a_tiny_capacity_and_bounds_that_leave_no_choice() -> None:
     (phase,) = simulate(_phases("refuse", [(4, SERVICE)]))
     assert phase.share >= 0.85
-    pace = Pace(Adaptive(min=3, max=3))
+    pace = paced(Adaptive(min=3, max=3))
     for error in (None, RateLimited("no"), None, RequestTimeout("late")) * 50:
         _answer(pace, error)
-        assert pace.limit == 3
+        assert pace.limiter.limit == 3
 
 
 def test_it_grows_by_half_until_the_first_sign() -> None:
-    pace = Pace(BOUNDS)
-    limits = [pace.limit]
-    while pace.limit < BOUNDS.max:
+    pace = paced(BOUNDS)
+    limits = [pace.limiter.limit]
+    while pace.limiter.limit < BOUNDS.max:
         _fill(pace)
         _window(pace)
-        limits.append(pace.limit)
+        limits.append(pace.limiter.limit)
     assert all(after <= 1.5 * before + 1 for before, after in pairwise(limits))
     assert len(limits) < 15
 
@@ -224,17 +219,17 @@ def test_it_grows_by_half_until_the_first_sign() -> None:
 def test_after_a_sign_it_grows_by_one_then_faster() -> None:
     pace = _at_some_hundred()
     _answer(pace, RateLimited("no"), after=1.0)
-    start = pace.limit
-    while pace.limit == start:
+    start = pace.limiter.limit
+    while pace.limiter.limit == start:
         _window(pace)
     for step in range(1, 5):
-        assert pace.limit == start + step
+        assert pace.limiter.limit == start + step
         _fill(pace)
         _window(pace)
     for _ in range(4):
         _fill(pace)
         _window(pace)
-    assert pace.limit > start + 15
+    assert pace.limiter.limit > start + 15
 
 
 @pytest.mark.parametrize(
@@ -248,56 +243,52 @@ def test_after_a_sign_it_grows_by_one_then_faster() -> None:
 )
 def test_what_is_a_sign_of_too_much(error: DeepCallError, counts: bool) -> None:
     pace = _at_some_hundred()
-    before = pace.limit
+    before = pace.limiter.limit
     _answer(pace, error, after=1.0)
-    assert (pace.limit < before) is counts
+    assert (pace.limiter.limit < before) is counts
 
 
 def test_a_server_that_says_when_to_come_back_has_too_much() -> None:
     pace = _at_some_hundred()
-    before, error = pace.limit, ServerFault("busy")
+    before, error = pace.limiter.limit, ServerFault("busy")
     error.retry_after = 1.0
     _answer(pace, error, after=1.0)
-    assert pace.limit < before
+    assert pace.limiter.limit < before
 
 
 def test_many_refusals_at_once_are_one_sign() -> None:
     pace = _at_some_hundred()
-    before = pace.limit
+    before = pace.limiter.limit
     _answer(pace, RateLimited("no"), after=1.0)
     for _ in range(50):
         _answer(pace, RateLimited("no"), after=0.0001)
-    assert 0.88 * before < pace.limit < 0.92 * before
+    assert 0.88 * before < pace.limiter.limit < 0.92 * before
 
 
 def test_a_limit_that_is_not_used_does_not_grow() -> None:
-    pace = Pace(BOUNDS)
+    pace = paced(BOUNDS)
     for _ in range(50):
         _window(pace)
-    assert pace.limit == BOUNDS.min
+    assert pace.limiter.limit == BOUNDS.min
 
 
-def test_one_who_is_cancelled_while_waiting_takes_no_place() -> None:
-    async def scene() -> None:
-        pace = Pace(Adaptive(min=1, max=1))
-        await pace.enter()
-        first, second = (asyncio.create_task(pace.enter()) for _ in range(2))
-        await asyncio.sleep(0)
-        # Let in and cancelled in the same turn: the place goes to the next.
-        pace.leave()
-        first.cancel()
-        await second
-        assert first.cancelled()
-        assert repr(pace) == "<Pace 1 of 1>"
+class Paced(NamedTuple):
+    """A pace, and the limiter whose limit it moves."""
 
-    simulate(scene())
+    observe: Callable[[float, float, DeepCallError | None], None]
+    limiter: Limiter
+
+
+def paced(bounds: Adaptive) -> Paced:
+    limiter = Limiter(bounds.max)
+    return Paced(Pace(bounds, limiter).observe, limiter)
 
 
 class _Clock:
     now = 0.0
 
 
-def _answer(pace: Pace, error: DeepCallError | None, *, after: float = 0.0) -> None:
+def _answer(pace: Paced, error: DeepCallError | None, *, after: float = 0.0) -> None:
     """An attempt that began `after` seconds from now and took the service's time."""
     _Clock.now += after
     sent = _Clock.now
@@ -305,27 +296,141 @@ def _answer(pace: Pace, error: DeepCallError | None, *, after: float = 0.0) -> N
     pace.observe(sent, sent + SERVICE, error)
 
 
-def _window(pace: Pace) -> None:
+def _window(pace: Paced) -> None:
     _Clock.now += SERVICE
-    for _ in range(pace.limit):
+    for _ in range(pace.limiter.limit):
         _answer(pace, None)
 
 
-def _fill(pace: Pace) -> None:
+def _fill(pace: Paced) -> None:
     """Let calls in up to the limit."""
-
-    async def enter() -> None:
-        while int(repr(pace).split()[1]) < pace.limit:
-            await pace.enter()
-
-    simulate(enter())
+    while pace.limiter.try_acquire():
+        pass
 
 
-def _at_some_hundred() -> Pace:
+def _at_some_hundred() -> Paced:
     _Clock.now += 100
-    pace = Pace(Adaptive(min=4, max=1000))
-    while pace.limit < 100:
+    pace = paced(Adaptive(min=4, max=1000))
+    while pace.limiter.limit < 100:
         _fill(pace)
         _window(pace)
     _fill(pace)
     return pace
+
+
+# The limiter.
+
+
+async def _turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_a_limiter_lets_in_up_to_its_limit_and_in_order() -> None:
+    async def scene() -> None:
+        limiter = Limiter(2)
+        order: list[int] = []
+
+        async def enter(number: int) -> None:
+            await limiter.acquire()
+            order.append(number)
+
+        tasks = [asyncio.create_task(enter(number)) for number in range(5)]
+        await _turns()
+        assert (limiter.active, limiter.waiting, order) == (2, 3, [0, 1])
+        # The place goes to who waits, not to who asks in this turn.
+        limiter.release()
+        assert not limiter.try_acquire()
+        await _turns()
+        assert order == [0, 1, 2]
+        limiter.limit = 4
+        await _turns()
+        assert order == [0, 1, 2, 3, 4]
+        assert (limiter.active, limiter.waiting) == (4, 0)
+        limiter.limit = 1
+        for _ in range(3):
+            limiter.release()
+            assert not limiter.try_acquire()
+        limiter.release()
+        assert limiter.try_acquire()
+        await asyncio.gather(*tasks)
+
+    simulate(scene())
+
+
+def test_cancelled_waiters_leave_no_place_taken_and_none_empty() -> None:
+    async def scene() -> None:
+        chance = random.Random(3)
+        limiter = Limiter(3)
+        entered = 0
+
+        async def stay() -> None:
+            nonlocal entered
+            await limiter.acquire()
+            try:
+                entered += 1
+                assert limiter.active <= 5
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+            finally:
+                limiter.release()
+
+        tasks: list[asyncio.Task[None]] = []
+        for _ in range(3000):
+            tasks.append(asyncio.create_task(stay()))
+            if chance.random() < 0.5:
+                await asyncio.sleep(0)
+            if chance.random() < 0.4:
+                chance.choice(tasks).cancel()
+            if chance.random() < 0.05:
+                limiter.limit = chance.randrange(1, 6)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert entered > 1000
+        assert (limiter.active, limiter.waiting) == (0, 0)
+
+    simulate(scene())
+
+
+def test_a_waiter_that_is_gone_does_not_block_the_next() -> None:
+    async def scene() -> None:
+        limiter = Limiter(1)
+        assert limiter.try_acquire()
+        waiter = asyncio.create_task(limiter.acquire())
+        await _turns()
+        # In one turn: given up, not yet noticed, and the place is free.
+        waiter.cancel()
+        limiter.release()
+        assert limiter.try_acquire()
+        await asyncio.gather(waiter, return_exceptions=True)
+        assert (limiter.active, limiter.waiting) == (1, 0)
+
+    simulate(scene())
+
+
+# Patience.
+
+
+def test_the_clock_of_patience_runs_from_the_first_trouble_after_a_success() -> None:
+    patience = Patience(60.0)
+    assert patience.remaining(1000.0) == 60.0
+    patience.trouble(1000.0)
+    patience.trouble(1030.0)
+    assert patience.remaining(1040.0) == 20.0
+    patience.succeeded()
+    assert patience.remaining(1055.0) == 60.0
+    patience.trouble(1060.0)
+    assert patience.remaining(1119.0) == 1.0
+    assert patience.remaining(5000.0) == 0.0
+
+
+def test_patience_tells_when_calls_begin_to_wait_and_when_none_does() -> None:
+    told: list[tuple[int, str | None]] = []
+    patience = Patience(60.0, lambda: told.append((patience.waiting, patience.waiting_for)))
+    patience.hold("throttled")
+    patience.hold("no answer from brand.invalid:443")
+    assert (patience.waiting, patience.waiting_for) == (2, "no answer from brand.invalid:443")
+    patience.release()
+    assert patience.waiting_for is not None
+    patience.release()
+    assert told == [(1, "throttled"), (0, None)]
+    assert Patience(float("inf")).remaining(1e9) == float("inf")
