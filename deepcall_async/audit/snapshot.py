@@ -207,7 +207,9 @@ class SnapshotBuilder:
         known = self._unread.pop(group_id, None) or self.group(group_id)
         group = merged(relation.group, known)
         held = GroupAgentRelation(
-            group, self._shared(relation.agents), tuple(map(self._compact, relation.relations))
+            self._compact_group(group),
+            self._shared(relation.agents),
+            tuple(map(self._compact, relation.relations)),
         )
         self._relations[group_id] = held
         return held
@@ -250,6 +252,19 @@ class SnapshotBuilder:
             shared = self._by_value.setdefault(frozenset(roster), roster)
             self._by_identity[id(shared)] = shared
         return shared
+
+    def _compact_group(self, group: Group) -> Group:
+        # An agent's label is the same in every group, and most groups are one user's.
+        strings, user, maker = self._strings, group.user_id, group.create_by
+        return Group(
+            unique_id=group.unique_id,
+            name=group.name,
+            user_id=user if user is None else strings.setdefault(user, user),
+            create_by=maker if maker is None else strings.setdefault(maker, maker),
+            status=group.status,
+            create_date=group.create_date,
+            agents=tuple([strings.setdefault(label, label) for label in group.agents]),
+        )
 
     def _compact(self, row: AgentRelation) -> AgentRelation:
         # A decoder makes each string anew; a large account repeats a few of them a million times.

@@ -14,7 +14,7 @@ from deepcall_async.audit.context import Context, GroupView, receives
 from deepcall_async.audit.finding import Hit
 from deepcall_async.audit.labels import capped, clean, count, listing
 from deepcall_async.audit.rule import rule
-from deepcall_async.models import Group
+from deepcall_async.models import Group, parse_label
 
 __all__ = [
     "bad_flag",
@@ -115,8 +115,9 @@ def duplicate_relation(context: Context) -> Iterator[Hit]:
     many="groups have a list of agents that differs from their relations",
 )
 def label_drift(context: Context) -> Iterator[Hit]:
+    known: dict[str, int | None] = {}
     for view in context.groups.values():
-        labelled = labelled_agents(view.group)
+        labelled = labelled_agents(view.group, known)
         if labelled is None or labelled == view.members:
             continue
         only_labels, only_rows = labelled - view.members, view.members - labelled
@@ -135,11 +136,22 @@ def label_drift(context: Context) -> Iterator[Hit]:
         )
 
 
-def labelled_agents(group: Group) -> set[int] | None:
-    """Say which agents a group's own record names; None when it does not say, or not clearly."""
-    ids = [label.agent_id for label in group.agent_labels]
-    known = {agent_id for agent_id in ids if agent_id is not None}
-    return known if ids and None not in ids else None
+def labelled_agents(group: Group, known: dict[str, int | None]) -> set[int] | None:
+    """Say which agents a group's own record names; None when it does not say, or not clearly.
+
+    Args:
+        group: the group.
+        known: labels and their ids, filled here: an agent's label is the same in every group.
+    """
+    found: set[int] = set()
+    for label, parsed in zip(group.agents, map(known.get, group.agents), strict=True):
+        agent_id = parsed
+        if agent_id is None:
+            agent_id = known[label] = parse_label(label).agent_id
+            if agent_id is None:
+                return None
+        found.add(agent_id)
+    return found or None
 
 
 @rule(
@@ -179,6 +191,8 @@ def tenant_mismatch(context: Context) -> Iterator[Hit]:
     many="relations have a flag that is neither Y nor N",
 )
 def bad_flag(context: Context) -> Iterator[Hit]:
+    if {row.receive_call for view in context.groups.values() for row in view.rows} <= {"Y", "N"}:
+        return
     odd = [(view, _odd_flags(view)) for view in context.groups.values()]
     spelled = Counter(row.receive_call for view in context.groups.values() for row in view.rows)
     for flag in ("Y", "N"):
