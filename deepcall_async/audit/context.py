@@ -218,8 +218,10 @@ def _view(group_id: int, relation: GroupAgentRelation, roster: Roster) -> GroupV
             break
     members = frozenset([row.agent_id for row in rows])
     receivers = frozenset(
-        [row.agent_id for row in rows if receives(row.receive_call) and row.agent_id in roster]
+        [row.agent_id for row in rows if row.receive_call == "Y" or receives(row.receive_call)]
     )
+    if not receivers <= roster.keys():
+        receivers = receivers.intersection(roster)
     if receivers == members:
         receivers = members  # one set instead of two, in most groups
     return GroupView(group_id, relation.group, rows, strays, members, receivers, roster)

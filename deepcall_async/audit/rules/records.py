@@ -143,15 +143,11 @@ def labelled_agents(group: Group, known: dict[str, int | None]) -> set[int] | No
         group: the group.
         known: labels and their ids, filled here: an agent's label is the same in every group.
     """
-    found: set[int] = set()
-    for label, parsed in zip(group.agents, map(known.get, group.agents), strict=True):
-        agent_id = parsed
-        if agent_id is None:
-            agent_id = known[label] = parse_label(label).agent_id
-            if agent_id is None:
-                return None
-        found.add(agent_id)
-    return found or None
+    for label in group.agents:
+        if label not in known:
+            known[label] = parse_label(label).agent_id
+    ids = [agent_id for agent_id in map(known.get, group.agents) if agent_id is not None]
+    return set(ids) if ids and len(ids) == len(group.agents) else None
 
 
 @rule(
