@@ -36,7 +36,7 @@ __all__ = [
 )
 def unknown_agent(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
-        for agent_id in sorted(view.members.difference(view.roster)):
+        for agent_id in [each for each in view.members if each not in view.roster]:
             flags = {row.receive_call for row in view.rows if row.agent_id == agent_id}
             lost = any(map(receives, flags))
             rings = ", and who should receive calls" if lost else ""
@@ -118,9 +118,10 @@ def label_drift(context: Context) -> Iterator[Hit]:
     known: dict[str, int | None] = {}
     for view in context.groups.values():
         labelled = labelled_agents(view.group, known)
-        if labelled is None or labelled == view.members:
+        members = set(view.members)
+        if labelled is None or labelled == members:
             continue
-        only_labels, only_rows = labelled - view.members, view.members - labelled
+        only_labels, only_rows = labelled - members, members - labelled
         parts = [
             f"{verb} {listing(map(str, sorted(ids)), len(ids))}"
             for verb, ids in (("also names", only_labels), ("lacks", only_rows))
