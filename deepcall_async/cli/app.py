@@ -126,17 +126,18 @@ def build_app(*, plain: bool) -> App:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    app, console = build_app(plain=not stdout_is_terminal()), page()
+    app = build_app(plain=not stdout_is_terminal())
     try:
-        command, bound, _ = app.parse_args(
-            arguments, console=console, print_error=False, exit_on_error=False
-        )
+        command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except CycloptsError as error:
         raise UsageError(str(error)) from None
+    if "console" in bound.arguments:
+        # The parser's own answer, such as help; commands write for themselves.
+        bound.arguments["console"] = console = page()
+        command(*bound.args, **bound.kwargs)
+        emit(drawn(console))
+        return 0
     code = command(*bound.args, **bound.kwargs)
-    # The parser's own answers, such as help; commands write for themselves.
-    if shown := drawn(console):
-        emit(shown)
     return code if isinstance(code, int) else 0
 
 
