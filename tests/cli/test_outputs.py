@@ -122,7 +122,7 @@ def test_a_report_of_yesterday_does_not_pass_for_one_of_a_failed_run(
         if fault == "refused"
         else {"DEEPCALL_BASE_URL": "http://127.0.0.1:1"}
     )
-    done = deepcall("audit", *outputs, env=env)
+    done = deepcall("audit", "--patience", "1", *outputs, env=env)
     assert done.returncode == (4 if fault == "refused" else 3)
     for kind in ("html", "md"):
         assert "Incomplete: " in places[kind].read_text(), kind
