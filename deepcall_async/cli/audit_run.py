@@ -162,6 +162,7 @@ def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -
             mutes=settings.mutes,
             thresholds=settings.thresholds,
             new_only=judge.new_only,
+            now=datetime.now(UTC),
         )
     code = exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
     return _publish(report, outputs, code, fail_on=judge.fail_on, quiet=False)

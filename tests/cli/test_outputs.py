@@ -131,7 +131,7 @@ def test_a_report_of_yesterday_does_not_pass_for_one_of_a_failed_run(
         if fault == "refused"
         else {"DEEPCALL_BASE_URL": "http://127.0.0.1:1"}
     )
-    done = called("audit", "--patience", "1", *outputs, env=env)
+    done = called("audit", "--patience", "0", *outputs, env=env)
     assert done.returncode == (4 if fault == "refused" else 3)
     for kind in ("html", "md"):
         assert "Incomplete: " in places[kind].read_text(), kind
@@ -195,3 +195,13 @@ def test_a_full_disk_costs_the_record_and_not_the_report(tmp_path):
     assert done.stdout.startswith("# Group audit")
     assert record.read_text() == "yesterday's"
     assert groups_in(tmp_path / "run.jsonl.part")
+
+
+def test_a_report_of_an_old_record_carries_its_date(tmp_path):
+    record = tmp_path / "a.jsonl"
+    called(*DEMO, "-o", f"jsonl:{record}")
+    assert "The account was read on" not in called("report", record).stdout
+    run, *rest = record.read_text().splitlines(keepends=True)
+    old = json.loads(run) | {"started": "2026-01-02T03:04:05Z"}
+    record.write_text("".join([json.dumps(old) + "\n", *rest]))
+    assert "The account was read on 2026-01-02." in called("report", record).stdout
