@@ -9,8 +9,9 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
-from aiohttp import ClientTimeout
+from aiohttp import ClientTimeout, encode_basic_auth
 from msgspec import Struct
+from yarl import URL
 
 from deepcall_async.errors import DeepCallError
 
@@ -24,6 +25,7 @@ __all__ = [
     "Answer",
     "Transport",
     "TransportOptions",
+    "proxy_and_login",
 ]
 
 Answer: TypeAlias = tuple[int, Mapping[str, str], bytes | bytearray]
@@ -71,6 +73,16 @@ class TransportOptions(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         # The proxy's URL and the headers can hold passwords.
         return f"TransportOptions(base_url={self.base_url!r})"
+
+
+def proxy_and_login(options: TransportOptions) -> tuple[URL | None, str | None]:
+    """The proxy's URL without a login, and the ``Proxy-Authorization`` that its login makes."""
+    if options.proxy is None:
+        return None, None
+    proxy = URL(options.proxy)
+    if proxy.user is None:
+        return proxy, None
+    return proxy.with_user(None), encode_basic_auth(proxy.user, proxy.password or "")
 
 
 class Transport(Protocol):
