@@ -152,7 +152,7 @@ async def _phases(
                 answered, refused, limits = service.answered, service.refused, []
                 for _ in range(80):
                     await asyncio.sleep((PHASE - SETTLED) / 80)
-                    limits.append(pace.limiter.limit)
+                    limits.append(outcomes._limiter.limit)
                 answered, refused = service.answered - answered, service.refused - refused
                 able = min(service.capacity, bounds.max) / (service.service + 0.002)
                 share = answered / (able * (PHASE - SETTLED))

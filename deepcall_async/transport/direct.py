@@ -206,7 +206,7 @@ class DirectTransport:
         while self._idle and max_idle > 0.0:
             connection = self._idle[-1]
             idle_for = now - connection.idle_since
-            if idle_for > connection.keepalive:
+            if idle_for >= connection.keepalive:
                 # It is the newest only of those that remain; the sweeper sees to the others.
                 self._discard(self._idle.pop())
             elif idle_for > max_idle:

@@ -122,7 +122,7 @@ def test_a_report_of_yesterday_does_not_pass_for_one_of_a_failed_run(
         if fault == "refused"
         else {"DEEPCALL_BASE_URL": "http://127.0.0.1:1"}
     )
-    done = deepcall("audit", *outputs, env=env)
+    done = deepcall("audit", "--patience", "0", *outputs, env=env)
     assert done.returncode == (4 if fault == "refused" else 3)
     for kind in ("html", "md"):
         assert "Incomplete: " in places[kind].read_text(), kind
@@ -193,3 +193,13 @@ def test_a_full_disk_costs_the_record_and_not_the_report(tmp_path):
         assert (disk / "run.jsonl.part").exists()
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_report_of_an_old_record_carries_its_date(tmp_path):
+    record = tmp_path / "a.jsonl"
+    deepcall(*DEMO, "-o", f"jsonl:{record}")
+    assert "The account was read on" not in deepcall("report", record).stdout
+    run, *rest = record.read_text().splitlines(keepends=True)
+    old = json.loads(run) | {"started": "2026-01-02T03:04:05Z"}
+    record.write_text("".join([json.dumps(old) + "\n", *rest]))
+    assert "The account was read on 2026-01-02." in deepcall("report", record).stdout

@@ -379,7 +379,7 @@ def _is_unseen(char: str) -> bool:
     whole_account=True,
 )
 def same_receivers(context: Context) -> Iterator[Hit]:
-    same: defaultdict[frozenset[int], list[int]] = defaultdict(list)
+    same: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for view in context.active():
         if len(view.receivers) > 1:
             same[view.receivers].append(view.id)
