@@ -77,8 +77,8 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 512; }}
 http {{
-    log_format counted '$connection $connection_requests $sent_http_content_encoding'
-                       ' $ssl_protocol $ssl_client_verify $status';
+    log_format counted '$http_x_test $connection $connection_requests'
+                       ' $sent_http_content_encoding $ssl_protocol $ssl_client_verify $status';
     access_log {folder}/access.log counted;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;

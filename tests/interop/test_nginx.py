@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import ssl
 from collections import Counter
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -35,28 +36,32 @@ def nginx(sandboxes):
         yield peer
 
 
-async def logged(peer, start: int, count: int) -> list[dict[str, str]]:
-    """What nginx writes of each answer, from a line of its log on, when it has written all."""
-    names = ("connection", "requests", "encoding", "protocol", "verified", "status")
-    with anyio.fail_after(30):
-        while len(lines := peer.program.lines("access.log")[start:]) < count:
-            await anyio.sleep(0.01)
-    return [dict(zip(names, line.split(), strict=True)) for line in lines]
-
-
 @pytest.fixture
-def start(nginx) -> int:
-    return len(nginx.program.lines("access.log"))
+def mark() -> str:
+    """What the requests of this test carry in a header, so that the log tells them apart."""
+    return uuid4().hex
 
 
-async def test_answers_are_packed_and_connections_end_when_nginx_says(nginx, scheme, start):
-    async with nginx.client(scheme) as dc:
+async def logged(peer, mark: str, count: int) -> list[dict[str, str]]:
+    """What nginx writes of each answer to this test's requests, when it has written all."""
+    names = ("connection", "requests", "encoding", "protocol", "verified", "status")
+    lines: list[list[str]] = []
+    with anyio.fail_after(30):
+        while len(lines) < count:
+            await anyio.sleep(0.01)
+            lines = [line.split() for line in peer.program.lines("access.log")]
+            lines = [fields[1:] for fields in lines if fields[0] == mark]
+    return [dict(zip(names, fields, strict=True)) for fields in lines]
+
+
+async def test_answers_are_packed_and_connections_end_when_nginx_says(nginx, scheme, mark):
+    async with nginx.client(scheme, headers={"X-Test": mark}) as dc:
         ids = [group.unique_id for group in await dc.groups.list()]
         batch = await collect(dc.groups.agent_relation, ids, concurrency=16)
         requests = dc.stats.requests
     assert len(batch.ok) == GROUPS
     assert requests == GROUPS + 1
-    answers = await logged(nginx, start, requests)
+    answers = await logged(nginx, mark, requests)
     assert {answer["encoding"] for answer in answers} == {"gzip"}
     assert all((answer["protocol"] == "-") == (scheme == "http") for answer in answers)
     # Each tenth answer ends its connection and says so: nobody sends an eleventh request there.
@@ -111,14 +116,15 @@ async def test_a_reload_under_load_repeats_no_change(nginx, scheme):
     assert len(batch.failed) <= len(names) // 10
 
 
-async def test_a_rate_limit_loses_no_lookup(nginx, scheme, start):
+async def test_a_rate_limit_loses_no_lookup(nginx, scheme, mark):
     """Twenty a second are let through; others get a bare 429, without ``Retry-After``."""
-    async with nginx.client(scheme, base_url=nginx.urls[scheme] + "/few") as dc:
+    few = nginx.urls[scheme] + "/few"
+    async with nginx.client(scheme, base_url=few, headers={"X-Test": mark}) as dc:
         batch = await collect(dc.groups.agent_relation, range(1, 61), concurrency=32)
         assert not batch.failed
         requests = dc.stats.requests
     assert requests <= 2 * 60 + 32
-    answers = await logged(nginx, start, requests)
+    answers = await logged(nginx, mark, requests)
     assert Counter(answer["status"] for answer in answers).keys() == {"200", "429"}
 
 
@@ -167,14 +173,14 @@ TLS_VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 @pytest.mark.parametrize("version", TLS_VERSIONS, ids=lambda version: version.name)
-async def test_a_client_certificate_is_shown(nginx, version, start):
+async def test_a_client_certificate_is_shown(nginx, version, mark):
     context = peers.client_certificate()
     context.minimum_version = context.maximum_version = version
-    async with nginx.client("mtls", ssl=context) as dc:
+    async with nginx.client("mtls", ssl=context, headers={"X-Test": mark}) as dc:
         batch = await collect(dc.groups.agent_relation, range(1, 41), concurrency=8)
         assert len(batch.ok) == 40
         assert (await dc.groups.add("Sales")).group_id
-    answers = await logged(nginx, start, 41)
+    answers = await logged(nginx, mark, 41)
     assert {answer["verified"] for answer in answers} == {"SUCCESS"}
     assert {answer["protocol"] for answer in answers} == {version.name.replace("_", ".")}
 
