@@ -429,6 +429,8 @@ def _reason(
 ) -> str:
     if status == 413:
         return "the request is too large for the server"
+    if status == 407:
+        return "the proxy wants a user name and password, or refused those it got"
     # What nginx says; it ends the TLS handshake well and refuses the request.
     if status == 400 and b"required SSL certificate" in body:
         return "the server wants a client certificate: pass ssl= with one loaded"
