@@ -69,6 +69,9 @@ _CLASS_OF_STATUS: Mapping[int, type[ApiError]] = {
 _MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
+_SHORTEST_HIDDEN_USER_ID = 6
+
+
 class Identity:
     """Credentials made ready to send: the head of every body, and what must never be shown."""
 
@@ -81,6 +84,10 @@ class Identity:
         else:
             fields = {"userId": credentials.user_id, "token": credentials.token}
             hidden = [credentials.token]
+            # Given in the wrong order, the token stands here. A short id is none, and to hide it
+            # would hide the same digits wherever a message has them.
+            if len(credentials.user_id) >= _SHORTEST_HIDDEN_USER_ID:
+                hidden.append(credentials.user_id)
         self.credentials: SessionId | UserToken = credentials
         self.head: bytes = msgspec.json.encode(fields)[:-1]
         self.secrets: Secrets = Secrets(hidden)
