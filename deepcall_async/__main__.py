@@ -29,7 +29,7 @@ def main() -> int:
         from importlib.util import find_spec
 
         if any(find_spec(name) is None for name in _NEEDED):
-            print("deepcall needs its extra: pip install 'deepcall-async[cli]'", file=sys.stderr)
+            print("deepcall: install its extra: pip install 'deepcall-async[cli]'", file=sys.stderr)
             return 2
         from deepcall_async.cli.process import main as run_process
 

@@ -36,7 +36,7 @@ class AgentLabel(Struct, frozen=True):
     name: str
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class Group(Struct, frozen=True, kw_only=True, gc=False):
     """A group of agents.
 
     ``status`` is 1 for an active group. ``create_date`` is what the server sent, in Unix seconds;
@@ -69,7 +69,7 @@ class Group(Struct, frozen=True, kw_only=True):
     @property
     def agent_labels(self) -> tuple[AgentLabel, ...]:
         """The labels in ``agents``, parsed into id and name."""
-        return tuple(_parse_label(label) for label in self.agents)
+        return tuple(parse_label(label) for label in self.agents)
 
 
 class Agent(Struct, frozen=True, kw_only=True, gc=False):
@@ -102,7 +102,7 @@ class Member(Struct, frozen=True):
     receives_calls: bool
 
 
-class GroupAgentRelation(Struct, frozen=True):
+class GroupAgentRelation(Struct, frozen=True, gc=False):
     """A group, the roster that came with it, and who of the roster is in the group.
 
     ``agents`` may be the whole account's roster; membership is what stands in ``relations``.
@@ -154,7 +154,8 @@ class DeletedGroup(Struct, frozen=True):
     message: str = ""
 
 
-def _parse_label(label: str) -> AgentLabel:
+def parse_label(label: str) -> AgentLabel:
+    """Take an entry of a group's agent labels apart."""
     number, _, name = label.removeprefix("#").partition(" ")
     if label.startswith("#") and number.isascii() and number.isdigit() and len(number) < 19:
         return AgentLabel(int(number), name)

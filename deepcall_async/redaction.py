@@ -14,12 +14,11 @@ __all__ = ["Secrets", "printable", "safe_text"]
 LONGEST_TEXT = 200
 _LONGEST_SEARCHED = 20_000
 _LONGEST_SPELLING = 16
-_UNSEEN = re.compile(
-    r"[\x00-\x1f\x7f-\x9f"  # controls, C0 and C1: a terminal obeys them
-    r"\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # reorder, hide
-    r"\u2028\u2029\ud800-\udfff\U000e0000-\U000e007f]"  # line breaks, lone surrogates, tags
+_SEEN = (
+    "\u200c\u200d\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u202f\u205f\u3000"
 )
-# The joiners U+200C and U+200D are not among them: Indic names and emoji are written with them.
+"""Joiners, with which Indic names and emoji are written, and spaces: harmless, unlike their kin."""
 
 
 class Secrets:
@@ -51,7 +50,7 @@ class Secrets:
         return self._compiled
 
 
-def printable(text: str) -> str:
+def printable(text: str, *, keep: str = _SEEN) -> str:
     r"""Show as escapes the characters that a reader cannot see but that change what is shown.
 
     Control characters, text direction marks, line separators and lone surrogates become ``\x1b``,
@@ -59,10 +58,13 @@ def printable(text: str) -> str:
 
     Args:
         text: any text, such as a name that a server sent.
+        keep: characters to leave as they are; by default joiners and spaces.
     """
-    if text.isprintable() or _UNSEEN.search(text) is None:
+    if text.isprintable():
         return text
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+    return "".join(
+        [char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text]
+    )
 
 
 def safe_text(text: str, secrets: Secrets) -> str:
@@ -76,7 +78,7 @@ def safe_text(text: str, secrets: Secrets) -> str:
     text = secrets.hide(text)
     if len(text) > LONGEST_TEXT:
         text = text[:LONGEST_TEXT] + "\u2026"
-    text = printable(text)
+    text = printable(text, keep="")
     text = secrets.hide(text)
     return "" if secrets.found_in(text) else text
 

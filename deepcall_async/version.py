@@ -1,6 +1,3 @@
-"""The version, where the build and the code both find it.
-
-Law: nothing but the version.
-"""
+"""The version, where the build and the code both find it."""
 
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ One pass over the relations, linear in their number. Rules then look up and neve
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -32,11 +33,12 @@ Roster: TypeAlias = Mapping[int, Agent]
 _MILLISECONDS_FROM = 1e11  # as seconds that is the year 5138; as milliseconds, 1973
 
 
-class GroupView(Struct, frozen=True, eq=False):
+class GroupView(Struct, frozen=True, eq=False, gc=False):
     """A group that was read, with its relations sorted out.
 
     ``rows`` are the relations that name this group, ``strays`` those that name another one.
-    ``members`` and ``receivers`` are agent ids; ``roster`` is the one that came with the reply.
+    ``members`` and ``receivers`` are agent ids, sorted, each once (tuples: sets take five times
+    the memory); ``roster`` is the one that came with the reply.
     ``receivers`` are the members whom calls ring: their flag says so, and the roster lists them.
     """
 
@@ -44,8 +46,8 @@ class GroupView(Struct, frozen=True, eq=False):
     group: Group
     rows: tuple[AgentRelation, ...]
     strays: tuple[AgentRelation, ...]
-    members: frozenset[int]
-    receivers: frozenset[int]
+    members: tuple[int, ...]
+    receivers: tuple[int, ...]
     roster: Roster
 
     @property
@@ -81,6 +83,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
         receiving: the groups an agent receives calls in, by agent id.
         flagged: agents whom a flag wants to receive calls, or whose flag is unclear; whether or not
             calls ring them.
+        whole: whether every group of the account was read.
         whole_rosters: whether a reply's roster is the whole account's (or one of its users'), not
             only the agents of the group.
         before: the same of the baseline; None without one.
@@ -95,13 +98,9 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
     memberships: dict[int, list[GroupView]]
     receiving: dict[int, list[GroupView]]
     flagged: frozenset[int]
+    whole: bool
     whole_rosters: bool
     before: Context | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether every group of the account was read."""
-        return self.snapshot.run.whole_account and self.snapshot.complete
 
     def saw(self, group_id: int) -> bool:
         """Whether a group was read, or was surely not there."""
@@ -147,21 +146,24 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
             rosters[id(roster)] = found
             agents.update(found)
         groups: dict[int, GroupView] = {}
-        memberships: dict[int, list[GroupView]] = {}
-        receiving: dict[int, list[GroupView]] = {}
+        memberships: defaultdict[int, list[GroupView]] = defaultdict(list)
+        receiving: defaultdict[int, list[GroupView]] = defaultdict(list)
         flagged: set[int] = set()
         whole_rosters = False
         for group_id, relation in snapshot.relations.items():
             view = _view(group_id, relation, rosters[id(relation.agents)])
             groups[group_id] = view
             for agent_id in view.members:
-                memberships.setdefault(agent_id, []).append(view)
+                memberships[agent_id].append(view)
             for agent_id in view.receivers:
-                receiving.setdefault(agent_id, []).append(view)
-            flagged.update(
-                [row.agent_id for row in view.rows if receives(row.receive_call) is not False]
-            )
-            whole_rosters = whole_rosters or not view.roster.keys() <= view.members
+                receiving[agent_id].append(view)
+            if view.receivers is not view.members:
+                flagged.update(
+                    [row.agent_id for row in view.rows if receives(row.receive_call) is not False]
+                )
+            whole_rosters = whole_rosters or not view.roster.keys() <= set(view.members)
+        flagged.update(receiving)
+        memberships.default_factory = receiving.default_factory = None  # rules look up, no more
         return cls(
             snapshot=snapshot,
             thresholds=thresholds,
@@ -176,6 +178,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
             memberships=memberships,
             receiving=receiving,
             flagged=frozenset(flagged),
+            whole=snapshot.run.whole_account and snapshot.complete,
             whole_rosters=whole_rosters,
             before=before,
         )
@@ -209,13 +212,17 @@ def created_seconds(group: Group) -> float | None:
 def _view(group_id: int, relation: GroupAgentRelation, roster: Roster) -> GroupView:
     rows = relation.relations
     strays: tuple[AgentRelation, ...] = ()
-    if any(row.group_id != group_id for row in rows):
-        strays = tuple(row for row in rows if row.group_id != group_id)
-        rows = tuple(row for row in rows if row.group_id == group_id)
-    members = frozenset([row.agent_id for row in rows])
-    receivers = frozenset(
-        [row.agent_id for row in rows if receives(row.receive_call) and row.agent_id in roster]
-    )
-    if receivers == members:
-        receivers = members  # one set instead of two, in most groups
+    for row in rows:
+        if row.group_id != group_id:
+            strays = tuple([row for row in rows if row.group_id != group_id])
+            rows = tuple([row for row in rows if row.group_id == group_id])
+            break
+    members = tuple(sorted({row.agent_id for row in rows}))
+    ringing = {
+        row.agent_id
+        for row in rows
+        if (row.receive_call == "Y" or receives(row.receive_call)) and row.agent_id in roster
+    }
+    # One tuple instead of two, in most groups.
+    receivers = members if len(ringing) == len(members) else tuple(sorted(ringing))
     return GroupView(group_id, relation.group, rows, strays, members, receivers, roster)

@@ -6,11 +6,9 @@ reads the clock. It writes no file: each line of the record is handed to the cal
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from deepcall_async.audit.config import Thresholds
 from deepcall_async.audit.engine import audit, check_choice
@@ -29,24 +27,22 @@ from deepcall_async.audit.snapshot import (
 )
 from deepcall_async.client import DeepCall
 from deepcall_async.errors import (
-    ConnectFailed,
     DeepCallError,
     GroupUnavailable,
-    RateLimited,
     ResponseTooLarge,
-    ServerFault,
     TooManyFailures,
-    TransportError,
     UnexpectedReply,
 )
 from deepcall_async.fanout import Ok, Progress, fan_out
 from deepcall_async.models import Group, GroupAgentRelation
 from deepcall_async.pacing import Adaptive
+from deepcall_async.retry import is_retryable
 from deepcall_async.version import __version__
 
 __all__ = ["run_audit"]
 
-_HAS_PATIENCE = "patience" in inspect.signature(fan_out).parameters
+_SECOND_PATIENCE = 30.0
+"""Seconds of patience in the second pass: the first has waited for an outage to end."""
 
 
 async def run_audit(
@@ -231,9 +227,8 @@ class _Lookups:
         self._progress = progress
         self._same = same
         self._whole = record.builder.snapshot().run.whole_account
-        self._options: dict[str, Any] = {"concurrency": concurrency or Adaptive()}
-        if _HAS_PATIENCE:
-            self._options["patience"] = patience
+        self._concurrency = Adaptive() if concurrency is None else concurrency
+        self._patience = patience
         self._read = 0
 
     async def list(self) -> Sequence[Group]:
@@ -242,8 +237,9 @@ class _Lookups:
         async def groups(_: None) -> Sequence[Group]:
             return await self._dc.groups.list()
 
-        options = self._options | {"concurrency": 1}
-        async with fan_out(groups, [None], on_error="raise", **options) as outcomes:
+        async with fan_out(
+            groups, [None], concurrency=1, on_error="raise", patience=self._patience
+        ) as outcomes:
             async for outcome in outcomes:
                 if isinstance(outcome, Ok):
                     return outcome.value
@@ -257,10 +253,10 @@ class _Lookups:
         """
         held: dict[int, FailedLookup] = {}
         try:
-            await self._pass(group_ids, held, max_failures)
+            await self._pass(group_ids, held, max_failures, self._patience)
             # Where nothing at all was read the service is away: more requests would not help it.
             if held and self._read:
-                await self._pass(list(held), held, None)
+                await self._pass(list(held), held, None, min(self._patience, _SECOND_PATIENCE))
         except TooManyFailures:
             return False
         finally:
@@ -274,7 +270,10 @@ class _Lookups:
         differing = [group_id for group_id, found in relations.items() if _labels_differ(found)]
         try:
             async with fan_out(
-                self._dc.groups.agent_relation, differing, **self._options
+                self._dc.groups.agent_relation,
+                differing,
+                concurrency=self._concurrency,
+                patience=min(self._patience, _SECOND_PATIENCE),
             ) as outcomes:
                 async for outcome in outcomes:
                     if isinstance(outcome, Ok) and not _labels_differ(outcome.value):
@@ -283,14 +282,19 @@ class _Lookups:
             return  # every group had been read: the report stands on what was read first
 
     async def _pass(
-        self, group_ids: Iterable[int], held: dict[int, FailedLookup], max_failures: int | None
+        self,
+        group_ids: Iterable[int],
+        held: dict[int, FailedLookup],
+        max_failures: int | None,
+        patience: float,
     ) -> None:
         async with fan_out(
             self._dc.groups.agent_relation,
             group_ids,
             max_failures=max_failures,
+            patience=patience,
             progress=self._progress,
-            **self._options,
+            concurrency=self._concurrency,
         ) as outcomes:
             async for outcome in outcomes:
                 group_id = outcome.key
@@ -312,15 +316,13 @@ class _Lookups:
 
 def _may_pass(error: DeepCallError) -> bool:
     """Whether a lookup that failed so may succeed a little later."""
-    if isinstance(error, ConnectFailed):
-        return not error.untrusted
-    if isinstance(error, ResponseTooLarge):
-        return False
-    return isinstance(error, TransportError | RateLimited | ServerFault | UnexpectedReply)
+    # A page of some proxy's instead of an answer passes as often as a lost connection does.
+    odd = isinstance(error, UnexpectedReply) and not isinstance(error, ResponseTooLarge)
+    return odd or is_retryable(error, "safe")
 
 
 def _labels_differ(relation: GroupAgentRelation) -> bool:
-    labelled, group_id = labelled_agents(relation.group), relation.group.unique_id
+    labelled, group_id = labelled_agents(relation.group, {}), relation.group.unique_id
     if labelled is None:
         return False
     return labelled != {row.agent_id for row in relation.relations if row.group_id == group_id}

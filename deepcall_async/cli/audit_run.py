@@ -7,7 +7,7 @@ to stdout, and what happened becomes the exit code.
 from __future__ import annotations
 
 import logging
-import sys
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
@@ -63,6 +63,7 @@ from deepcall_async.cli.terminal import (
     stdout_is_terminal,
 )
 from deepcall_async.pacing import Adaptive
+from deepcall_async.redaction import printable
 from deepcall_async.retry import RetryPolicy
 
 __all__ = ["audit_account", "compare_records", "report_record"]
@@ -107,7 +108,7 @@ def audit_account(
             refuse_clashes([*outputs, *records], read | {"--nightly": night.last})
         earlier = None if resume is None else _earlier(resume, sandbox)
         plan = _Plan(
-            group_ids=_asked(group_ids, earlier),
+            group_ids=group_ids or None,
             sandbox=sandbox,
             target=None if sandbox is not None else target_of(connect),
             settings=read_mutes(judge.mutes),
@@ -116,7 +117,7 @@ def audit_account(
             judge=judge,
             running=running,
         )
-        stack.enter_context(_log_to_stderr() if running.verbose else ExitStack())
+        stack.enter_context(_log_to_stderr(running))
         return _run(plan, outputs, records, night)
 
 
@@ -136,11 +137,11 @@ def compare_records(
     before, after = read_run(old), read_run(new)
     with usage_errors():
         report = compare(before, after, thresholds=settings.thresholds, mutes=settings.mutes)
-    code = _code(report, fail_on, allow_partial=allow_partial)
+    code: int = exit_code(report, fail_on=fail_on, allow_partial=allow_partial)
     if not before.complete and not allow_partial:
         say(f"deepcall: {old} is incomplete, so this may not be all that changed")
         code = INCOMPLETE
-    return _publish(report, outputs, code, quiet=False)
+    return _publish(report, outputs, code, fail_on=fail_on, quiet=False)
 
 
 def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -> int:
@@ -161,9 +162,10 @@ def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -
             mutes=settings.mutes,
             thresholds=settings.thresholds,
             new_only=judge.new_only,
+            now=datetime.now(UTC),
         )
-    code = _code(report, judge.fail_on, allow_partial=judge.allow_partial)
-    return _publish(report, outputs, code, quiet=False)
+    code = exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
+    return _publish(report, outputs, code, fail_on=judge.fail_on, quiet=False)
 
 
 def _run(
@@ -187,21 +189,20 @@ def _run(
             raise
     for file in records:
         file.finish()
-    code = _code(report, plan.judge.fail_on, allow_partial=plan.judge.allow_partial)
+    judge = plan.judge
+    code = exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
     failed = [file.error for file in records if file.error is not None]
     if night is not None and report.complete and records[-1].error is None:
         try:
             night.keep()
         except OutputError as error:
             failed.append(error)
-    return _publish(report, reports, code, failed=failed, quiet=plan.running.quiet)
+    quiet = plan.running.quiet
+    return _publish(report, reports, code, fail_on=judge.fail_on, failed=failed, quiet=quiet)
 
 
 async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
     running, judge = plan.running, plan.judge
-    # A service that bears little is asked little: the number is found out unless it was given.
-    pace = Adaptive() if running.concurrency is None else running.concurrency
-    connections = pace.max if isinstance(pace, Adaptive) else pace
     async with AsyncExitStack() as stack:
         target = plan.target
         if target is None:
@@ -211,7 +212,7 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
                 target,
                 retry=RetryPolicy(attempts=5),
                 per_second=running.rate,
-                connections=connections,
+                connections=running.concurrency or Adaptive().max,
             )
         )
         shown = stack.enter_context(progress_display("Looking up groups", _style(running)))
@@ -219,7 +220,8 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
             return await run_audit(
                 client,
                 plan.group_ids,
-                concurrency=pace,
+                concurrency=running.concurrency,
+                patience=running.patience,
                 baseline=plan.baseline,
                 only=split(judge.rules),
                 ignore=split(judge.ignore),
@@ -241,6 +243,7 @@ def _publish(
     outputs: Sequence[Output],
     code: int,
     *,
+    fail_on: FailOn,
     failed: Sequence[OutputError] = (),
     quiet: bool,
 ) -> int:
@@ -249,7 +252,7 @@ def _publish(
     # Stdout last: whoever reads it may close it.
     for output in sorted(outputs, key=lambda item: item.path == STDOUT):
         try:
-            _write(report, output)
+            _write(report, output, fail_on)
         except OutputError as error:
             failures.append(error)
     if not outputs:
@@ -264,15 +267,29 @@ def _publish(
     return UNWRITTEN if failures and code in (0, FOUND) else code
 
 
-def _write(report: Report, output: Output) -> None:
+def _write(report: Report, output: Output, fail_on: FailOn) -> None:
     if output == ("table", STDOUT):
         _show(report)
         return
-    content = render(report, output.format)
+    content = render(report, output.format, fail_on=fail_on)
+    if output.format == "github":
+        _summarize(report)
     if output.path == STDOUT:
         emit(content)
     else:
         replace_file(output.path, content)
+
+
+def _summarize(report: Report) -> None:
+    """Append the report to the summary of the GitHub job that this runs in, if it does."""
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not summary:
+        return
+    try:
+        with Path(summary).open("ab") as file:
+            file.write(render(report, "md"))
+    except OSError as error:
+        raise OutputError(f"{summary}: {(error.strerror or str(error)).lower()}") from None
 
 
 def _show(report: Report) -> None:
@@ -289,12 +306,6 @@ def _show(report: Report) -> None:
     if rows:
         show_table("Findings", ("Severity", "Rule", "Group", "Finding", "What to do"), rows)
     show_table(report.verdict, (), ())
-
-
-def _code(report: Report, fail_on: FailOn, *, allow_partial: bool) -> int:
-    if not report.complete and not report.snapshot.relations:
-        return INCOMPLETE  # nothing was read at all, which is never a pass
-    return exit_code(report, fail_on=fail_on, allow_partial=allow_partial)
 
 
 def _leave(plan: _Plan, spool: _Spool, records: Sequence[Record], error: BaseException) -> None:
@@ -386,13 +397,6 @@ def _earlier(file: Path, sandbox: int | None) -> Snapshot:
     return earlier
 
 
-def _asked(group_ids: tuple[int, ...], earlier: Snapshot | None) -> tuple[int, ...] | None:
-    if not group_ids:
-        return None
-    # What the record holds stays in it.
-    return group_ids if earlier is None else tuple(dict.fromkeys([*earlier.relations, *group_ids]))
-
-
 def _style(running: RunOptions) -> ProgressStyle:
     if running.quiet:
         return "none"
@@ -400,14 +404,26 @@ def _style(running: RunOptions) -> ProgressStyle:
     return "lines" if running.verbose and running.progress == "auto" else running.progress
 
 
+class _ToStderr(logging.Handler):
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = printable(record.getMessage())
+        if said.startswith("no answer from ") and self._patience:
+            said += f"; waiting up to {self._patience:g} s for it (--patience)"
+        say(f"deepcall: {said}")
+
+
 @contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log = logging.getLogger("deepcall_async")
+def _log_to_stderr(running: RunOptions) -> Iterator[None]:
+    """Tell of each request when asked; otherwise of trouble that a long run waits for."""
+    handler, log = _ToStderr(running.patience), logging.getLogger("deepcall_async")
     level = log.level
+    handler.setLevel(logging.ERROR if running.quiet else logging.DEBUG)
     log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
+    log.setLevel(logging.DEBUG if running.verbose else logging.WARNING)
     try:
         yield
     finally:

@@ -15,7 +15,8 @@ from cyclopts import App, Parameter
 from deepcall_async.cli.exits import UsageError, usage_errors
 from deepcall_async.cli.listing import Listing
 from deepcall_async.cli.parameters import ConnectOptions, ListFormat, Whole, split
-from deepcall_async.cli.terminal import emit, printable, say
+from deepcall_async.cli.terminal import emit, say
+from deepcall_async.redaction import printable
 
 if TYPE_CHECKING:
     from deepcall_async.client import DeepCall

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import Literal, NamedTuple
 
-import msgspec
-
 from deepcall_async.cli.terminal import emit, show_table
 
 __all__ = ["Listing"]
@@ -28,6 +26,8 @@ class Listing(NamedTuple):
     def show(self, output: Literal["table", "json", "csv"]) -> None:
         """Print it on stdout."""
         if output == "json":
+            import msgspec
+
             names = [name.replace(" ", "_") for name in self.columns]
             rows = [dict(zip(names, row, strict=True)) for row in self.rows]
             emit(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")

@@ -135,7 +135,7 @@ class RunOptions:
     patience: Annotated[
         float,
         Parameter(help="Seconds to wait for a service that cannot be reached or refuses all."),
-    ] = 60.0
+    ] = 300.0
     max_failures: Annotated[
         Whole | None, Parameter(help="End the run after more failed lookups than this.")
     ] = None

@@ -3,40 +3,91 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from deepcall_async.cli.exits import Stopped, usage_errors
-from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, in_range
+from deepcall_async.cli.exits import Stopped, UsageError, usage_errors
+from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, in_range, split
 from deepcall_async.cli.terminal import emit, say
 
 __all__ = ["serve_sandbox"]
+
+
+FAULTS = Group("Faults", sort_key=10)
 
 
 def serve_sandbox(
     *,
     port: Annotated[Whole, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
     groups: Annotated[Whole, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
+    seed: Annotated[Whole, Parameter(help="Data and faults follow from it.")] = 0,
+    empty: Annotated[
+        bool, Parameter(help="An account without groups, told by code 1012.", negative="")
+    ] = False,
+    tls: Annotated[
+        Path | None,
+        Parameter(help="Serve HTTPS, and write the certificate to trust (--ca) to this file."),
+    ] = None,
+    latency: Annotated[
+        float, Parameter(help="Seconds from acting to answering.", group=FAULTS)
+    ] = 0.0,
+    error_rate: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="CODE=PROBABILITY of an error, a DeepCall code or an HTTP status; repeatable.",
+            negative="",
+            group=FAULTS,
+        ),
+    ] = (),
+    drop_rate: Annotated[
+        float, Parameter(help="Probability of a lost answer.", group=FAULTS)
+    ] = 0.0,
+    rate_limit: Annotated[
+        float | None, Parameter(help="Requests a second; beyond it HTTP 429.", group=FAULTS)
+    ] = None,
+    ssid_lifetime: Annotated[
+        Whole | None, Parameter(help="Requests after which a session id expires.", group=FAULTS)
+    ] = None,
 ) -> int:
     """Serve the sandbox, and print the environment for its account."""
     in_range("--port", port, 0, 65_535)
     in_range("--groups", groups, 0, 1_000_000)
     import asyncio
 
+    from deepcall_async.cli.files import replace_file
     from deepcall_async.cli.loop import run_async
     from deepcall_async.sandbox import Sandbox
 
+    rates = _rates(error_rate)
+    with usage_errors():
+        sandbox = Sandbox(
+            groups=groups,
+            port=port,
+            seed=seed,
+            latency=latency,
+            error_rate=rates,
+            drop_rate=drop_rate,
+            rate_limit=rate_limit,
+            ssid_lifetime=ssid_lifetime,
+            tls=tls is not None,
+            empty=empty,
+        )
+
     async def work() -> None:
         with usage_errors(f"--port {port}"):
-            server = await Sandbox(groups=groups, port=port).__aenter__()
+            server = await sandbox.__aenter__()
         try:
+            if tls is not None:
+                replace_file(tls, server.ca_pem.encode())
             emit(
                 f"export DEEPCALL_BASE_URL={server.base_url}\n"
                 f"export DEEPCALL_USER_ID={server.user_id}\n"
                 f"export DEEPCALL_TOKEN={server.token}\n"
             )
-            say(f"{groups} groups at {server.base_url}; end with Ctrl-C")
+            shown = 0 if empty else groups
+            say(f"{shown} groups at {server.base_url}; end with Ctrl-C")
             await asyncio.Event().wait()
         finally:
             await server.__aexit__(None, None, None)
@@ -45,3 +96,15 @@ def serve_sandbox(
     with suppress(Stopped):
         run_async(work())
     return 0
+
+
+def _rates(given: tuple[str, ...]) -> dict[int, float]:
+    rates = {}
+    for item in split(given):
+        code, _, probability = item.partition("=")
+        try:
+            rates[int(code)] = float(probability)
+        except ValueError:
+            said = f"--error-rate {item}: give CODE=PROBABILITY, such as 1032=0.05"
+            raise UsageError(said) from None
+    return rates

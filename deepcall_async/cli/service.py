@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from deepcall_async.cli.exits import INCOMPLETE, UNAUTHENTICATED, USAGE, UsageError
 from deepcall_async.cli.parameters import ConnectOptions
-from deepcall_async.cli.terminal import emit, printable
+from deepcall_async.cli.terminal import emit
+from deepcall_async.redaction import printable
 
 if TYPE_CHECKING:
     from deepcall_async.cli.connect import Target

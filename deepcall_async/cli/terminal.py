@@ -15,6 +15,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from deepcall_async.cli.exits import OutputError, PipeClosed
+from deepcall_async.redaction import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +27,6 @@ __all__ = [
     "drawn",
     "emit",
     "page",
-    "printable",
     "progress_display",
     "say",
     "show_table",
@@ -49,11 +49,6 @@ _STYLES = {
     "low": "cyan",
     "info": "dim",
 }
-
-
-def printable(text: str) -> str:
-    """Make a name fit for a terminal: escape what could move the cursor or break the line."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def say(text: str) -> None:

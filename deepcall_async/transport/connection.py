@@ -33,6 +33,8 @@ _LARGEST_PREALLOCATED = 2**20
 _LONGEST_PREFIX = 2**15
 """Bytes kept of an answer that aiohttp's parser reads, to find where its head ends."""
 
+_LAST_CHUNK = b"0\r\n\r\n"
+
 _SETTLING_TURNS = 5
 
 _LARGEST_TLS_REQUEST = 2**14
@@ -60,6 +62,9 @@ class State(Enum):
     """aiohttp's parser reads the answer."""
     CLOSED = "closed"
     """Of no further use."""
+
+    # By identity: an enumeration's own hash is a Python function, called for each request.
+    __hash__ = object.__hash__
 
 
 _NEXT: Mapping[State, frozenset[State]] = {
@@ -115,11 +120,12 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[Answer | None] | None = None
         self._reader = _Reader(handler)
         self._buffer = self._room = buffer
-        self._largest = max_response_bytes
+        self._largest_plain = min(max_response_bytes, _LARGEST_PREALLOCATED)
         self._body: bytearray | None = None
         self._sent = 0
         self._first = b""
         self._ended: Literal["timeout", "closed"] | None = None
+        self._tls_error: ssl.SSLError | None = None
         transport.set_protocol(self)
 
     def __repr__(self) -> str:
@@ -133,11 +139,17 @@ class Connection(asyncio.BufferedProtocol):
     # What the transport asks of it.
 
     async def settle(self) -> bool:
-        """Make a new connection ready for its first request; False when it is of no use."""
+        """Make a new connection ready for its first request; False when it is of no use.
+
+        Raises:
+            ssl.SSLError: the server ended it, and said why.
+        """
         # A few turns of the loop deliver what the server sent when it accepted the connection. What
         # is still on its way by then cannot be told from an answer.
         for _ in range(_SETTLING_TURNS):
             await asyncio.sleep(0)
+        if self._tls_error is not None:
+            raise self._tls_error
         # Over TLS there may be bytes that are no answer: tickets to resume the session with.
         if self.state is State.CONNECTING and (self._tls or not self._has_bytes()):
             self._become(State.IDLE)
@@ -247,13 +259,15 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def _begin(self, data: bytes) -> None:
-        data, self._first = self._first + data, b""
-        if may_become_plain(data):
+        if self._first:
+            data, self._first = self._first + data, b""
+        found = plain_head(data)
+        if found is None and may_become_plain(data):
             self._first = data
             return
-        start, length = plain_head(data) or (0, 0)
+        start, length = found or (0, 0)
         missing = start + length - len(data)
-        if not start or length > min(self._largest, _LARGEST_PREALLOCATED):
+        if not start or length > self._largest_plain:
             self._become(State.PARSING)
             self._reader.start(data)
             self._give(None)
@@ -293,6 +307,8 @@ class Connection(asyncio.BufferedProtocol):
         self.lost = True
         self._become(State.CLOSED)
         self._handler.connection_lost(exc)
+        if isinstance(exc, ssl.SSLError):
+            self._tls_error = exc
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             if isinstance(exc, ssl.SSLError):
@@ -323,6 +339,7 @@ class _Reader:
 
     def start(self, data: bytes) -> None:
         self._received, self.heads = 0, 1
+        self._last = b""
         self._prefix.clear()
         # A parser for this answer alone: it could keep half a head that came behind another.
         self._handler.set_response_params(
@@ -332,7 +349,8 @@ class _Reader:
 
     def feed(self, data: bytes) -> None:
         self._received += len(data)
-        self._last = data
+        # The end of a chunked body may arrive in several portions.
+        self._last = (self._last + data)[-len(_LAST_CHUNK) :]
         if len(self._prefix) < _LONGEST_PREFIX:
             self._prefix += data
         self._handler.data_received(data)
@@ -346,7 +364,7 @@ class _Reader:
         received, last, self._last = self._received, self._last, b""
         declared = headers.get("Content-Length")
         if declared is None:
-            return last.endswith(b"0\r\n\r\n")
+            return last == _LAST_CHUNK
         start = 0
         # The interim answers' heads (1xx), which have no bodies, and the answer's own.
         for _ in range(self.heads):

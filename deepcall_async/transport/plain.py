@@ -50,6 +50,8 @@ def may_become_plain(data: bytes) -> bool:
         len(data) < LONGEST_HEAD
         and data.startswith(_STATUS_LINE[: len(data)])
         and b"\r\n\r\n" not in data
+        # A head whose lines end in bare LF ends otherwise, if aiohttp's parser takes it at all.
+        and data.count(b"\n") == data.count(b"\r\n")
     )
 
 

@@ -177,6 +177,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         (_twins("Sales\u200b EU", "sales  eu1", 9), _twins("Sales", "Sales2", 9, between="Sales1")),
         (_twins("Desk", "Desk7", 0), _twins("", "7", 0)),
         (_twins("Desk", "Desk1", 0), _twins("Desk", "Desk01", 0)),
+        (_twins("Desk", "Desk1", 0), _twins("Desk", "Desk" + "1" * 5000, 0)),
         (_twins("Route", "Route6", 0), _twins("Route 6", "Route 66", 0)),
         (_twins("Zone", "Zone4", 0), _twins("Zone 4", "Zone 42", 0, third="Zone 45")),
     ],
@@ -185,6 +186,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
         (relation(1, name=" Sales"), relation(1, name="Sales-1")),
         (relation(1, name="Sa\tles"), relation(1, name="बिक्री\u200d दल")),
         (relation(1, name="Sa\u202eles"), relation(1, name="Ventes à l'étranger")),
+        (relation(1, name="Sa\u2028les"), relation(1, name="Sales\u3000\U0001fae9 \ue000")),
     ],
     "N004": [
         (

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,27 +31,6 @@ def account(deepcall_sandbox, monkeypatch):
 
 def lines_of(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
-
-
-def groups_in(path: Path) -> list[object]:
-    return [line["group_id"] for line in lines_of(path) if line["type"] == "group"]
-
-
-def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "deepcall_async", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]  # passed through as they are
-    )
-
-
-def wait_for(path: Path, count: int) -> None:
-    end = time.monotonic() + 30
-    while not path.exists() or path.read_bytes().count(b'{"type":"group"') < count:
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_the_sandbox_audit_finds_something_and_says_so_by_its_exit_code(capsys):
@@ -136,7 +112,7 @@ def test_rejected_credentials_end_with_4(account, monkeypatch, capsys):
 
 
 def test_an_incomplete_run_ends_with_3_and_says_so_first(account, capsys):
-    account.error_rate = {1032: 0.6}
+    account.error_rate = {1015: 0.6}
     assert run(["audit", *map(str, range(1, 41))]) == 3
     assert capsys.readouterr().out.startswith("Incomplete: ")
 
@@ -170,7 +146,7 @@ def test_credentials_from_a_file(deepcall_sandbox, tmp_path, capsys):
     [
         (["--rules", "G999"], 2),
         (["--max-failures", "-1"], 2),
-        (["--base-url", "http://127.0.0.1:1", "--credentials", "bad.env"], 3),
+        (["--base-url", "http://127.0.0.1:1", "--credentials", "bad.env", "--patience", "1"], 3),
         (["--sandbox=-1"], 2),
     ],
 )
@@ -262,63 +238,6 @@ def test_mutes_and_thresholds_from_a_file(tmp_path, capsys):
     assert "mutes.toml" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and SIGINT are POSIX's")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_is_resumed_and_asks_only_for_the_rest(account, tmp_path, how):
-    record = tmp_path / "run.jsonl"
-    part = tmp_path / "run.jsonl.part"
-    account.latency = 0.02
-    killed = start("audit", "-o", f"jsonl:{record}", "--concurrency", "4", "--progress", "none")
-    try:
-        wait_for(part, 40)
-        killed.send_signal(how)
-        _, err = killed.communicate(timeout=10)
-    finally:
-        killed.kill()
-        killed.wait()
-    assert killed.returncode == (-9 if how == signal.SIGKILL else 130)
-    assert "Traceback" not in err
-    assert "never retrieved" not in err
-    assert "Unclosed" not in err
-    assert not record.exists()
-    before = set(groups_in(part))
-    asked_before = account.requests["getGroupAgentRelation"]
-    assert 40 <= len(before) < 300
-    assert asked_before - len(before) <= 4  # what was in flight
-
-    account.latency = 0.0
-    assert run(["audit", "--resume", str(record), "--progress", "none"]) == 1
-    asked = account.requests["getGroupAgentRelation"] - asked_before
-    # And once more the groups whose labels differ from their relations.
-    assert asked == 300 - len(before) + len(account.planted["R004"])
-    found = groups_in(record)
-    assert sorted(found) == sorted(set(found))
-    assert len(found) == 300
-    assert before <= set(found)
-    assert lines_of(record)[-1]["complete"] is True
-    assert not list(tmp_path.glob("*.part"))
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is POSIX's")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_the_sandbox_is_served_until_it_is_ended(how, monkeypatch, capsys):
-    served = start("sandbox", "--groups", "30", env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    try:
-        assert served.stdout is not None
-        printed = [served.stdout.readline() for _ in range(3)]
-        for line in printed:
-            monkeypatch.setenv(*line.removeprefix("export ").strip().split("=", 1))
-        assert run(["groups", "list"]) == 0
-        assert "30 groups" in capsys.readouterr().out
-        served.send_signal(how)
-        _, err = served.communicate(timeout=10)
-    finally:
-        served.kill()
-        served.wait()
-    assert served.returncode == 0
-    assert "Traceback" not in err
-
-
 def test_without_the_extra_it_says_how_to_install_it():
     code = (
         "import sys; sys.modules['cyclopts'] = None; sys.argv = ['deepcall', 'audit'];"
@@ -328,16 +247,12 @@ def test_without_the_extra_it_says_how_to_install_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "deepcall needs its extra: pip install 'deepcall-async[cli]'\n"
+    assert done.stderr == "deepcall: install its extra: pip install 'deepcall-async[cli]'\n"
     assert done.stdout == ""
 
 
 def test_a_name_cannot_move_the_cursor_or_be_markup(account, capsys):
     import asyncio
-
-    from deepcall_async.cli.terminal import printable
-
-    assert printable("a\x1b[31mb\nc") == "a\\x1b[31mb\\nc"
 
     from deepcall_async import DeepCall
 
@@ -348,3 +263,89 @@ def test_a_name_cannot_move_the_cursor_or_be_markup(account, capsys):
     asyncio.run(add())
     assert run(["groups", "list", "--name", "markup"]) == 0
     assert "[bold red]not markup[/]" in capsys.readouterr().out
+
+
+FILES = {
+    "missing": (None, "no such file"),
+    "a folder": ("folder", "directory"),
+    "empty": (b"", ""),
+    "binary": (b"\x00\xff\xfe\x80", ""),
+    "of another kind": (b"<html></html>\n", ""),
+}
+READ = [
+    ("--mutes", "audit --sandbox 40 --mutes FILE", {"empty"}),
+    ("--baseline", "audit --sandbox 40 --baseline FILE", {"missing"}),
+    ("--resume", "audit --sandbox 40 --resume FILE", set()),
+    ("--credentials", "groups list --credentials FILE", set()),
+    ("--ca", "groups list --ca FILE", set()),
+    ("--cert", "groups list --cert FILE", set()),
+    ("RECORD", "report FILE", set()),
+    ("OLD", "diff FILE FILE", set()),
+]
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize(("option", "line", "fine"), READ, ids=[row[0] for row in READ])
+def test_every_file_that_is_read_is_named_when_something_is_wrong_with_it(
+    option, line, fine, kind, tmp_path, account, capsys
+):
+    content, said = FILES[kind]
+    file = tmp_path / "file"
+    if content == "folder":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content)
+    code = run([part.replace("FILE", str(file)) for part in line.split()])
+    err = capsys.readouterr().err
+    if kind in fine:
+        assert code == 1
+        return
+    assert code == 2, option
+    assert f"{file}" in err
+    assert said in err
+    assert "bug" not in err
+
+
+def test_verbose_tells_of_each_request_and_quiet_of_nothing(account, capsys):
+    assert run(["audit", "28", "5", "-v"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("groups.agent_relation attempt=1") >= 2
+    assert account.token not in err
+    assert run(["audit", "28", "5", "-q"]) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_the_summary_of_a_github_job_gets_the_report(tmp_path, monkeypatch, capsys):
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    assert run(["audit", "--sandbox", "40", "-o", "github:-", "--progress", "none"]) == 1
+    assert "::error title=G002 " in capsys.readouterr().out
+    assert summary.read_text().startswith("before\n# Group audit")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "summary.md"))
+    assert run(["audit", "--sandbox", "40", "-o", "github:-", "--progress", "none"]) == 5
+    assert "summary.md: no such file" in capsys.readouterr().err
+
+
+def test_a_baseline_of_another_service_is_refused(account, tmp_path, monkeypatch, capsys):
+    old = tmp_path / "old.jsonl"
+    assert run(["audit", "28", "-o", f"jsonl:{old}", "--fail-on", "never", "-q"]) == 0
+    monkeypatch.setenv("DEEPCALL_BASE_URL", "https://other.invalid")
+    assert run(["audit", "28", "--baseline", str(old)]) == 2
+    assert "https://other.invalid" in capsys.readouterr().err
+
+
+def test_a_low_failure_is_one_in_junit_when_low_fails(account, capsys):
+    run(["audit", "28", "5", "-o", "junit:-", "-q", "--fail-on", "never"])
+    assert "<failure" not in capsys.readouterr().out
+    run(["audit", "28", "5", "-o", "junit:-", "-q", "--fail-on", "critical"])
+    assert "<failure" in capsys.readouterr().out
+
+
+def test_a_service_that_is_away_is_waited_for_and_that_is_said(account, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPCALL_BASE_URL", "http://127.0.0.1:1")
+    assert run(["audit", "--patience", "1"]) == 3
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("deepcall: no answer from 127.0.0.1:1")
+    assert first.endswith("; waiting up to 1 s for it (--patience)")
+    assert last.startswith("deepcall: groups.list: no connection to 127.0.0.1:1")

@@ -8,7 +8,9 @@ import pytest
 
 from deepcall_async import SessionId, UserToken
 from deepcall_async.options import credentials_in, referenced_credentials
-from tests.support.command import deepcall, environment
+from tests.support.command import called as deepcall
+from tests.support.command import deepcall as in_a_process
+from tests.support.command import environment
 
 SHOW = ("groups", "show", "28", "--timeout", "5")
 
@@ -262,7 +264,7 @@ def test_a_proxy_of_the_environment_is_used(deepcall_sandbox):
     assert "127.0.0.1:9" in done.stderr
     env["no_proxy"] = "127.0.0.1"
     assert deepcall(*SHOW, env=env).returncode == 0
-    done = deepcall(*SHOW, "--proxy", "http://user:hush@127.0.0.1:9", env=env)
+    done = in_a_process(*SHOW, "--proxy", "http://user:hush@127.0.0.1:9", env=env)
     assert done.returncode == 3
     assert "hush" not in done.stderr
     assert deepcall("check", env=env | {"no_proxy": "x"}).stdout.count("the environment") == 2

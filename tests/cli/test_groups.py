@@ -11,7 +11,8 @@ import sys
 
 import pytest
 
-from tests.support.command import COMMAND, deepcall, environment
+from tests.support.command import COMMAND, environment
+from tests.support.command import called as deepcall
 
 
 @pytest.fixture
@@ -123,10 +124,16 @@ def test_a_name_that_is_taken_is_told(env):
 
 
 def test_an_answer_that_is_lost_is_not_taken_for_done(env, deepcall_sandbox):
-    deepcall_sandbox.drop_rate = 0.0
-    lost = deepcall("groups", "add", "Sales", "--reconcile", "--yes", env=env)
-    assert lost.returncode == 0
-    assert "added group 301" in lost.stdout
+    deepcall_sandbox.fail_next("add", drop=True)
+    lost = deepcall("groups", "add", "Sales", "--yes", env=env)
+    assert lost.returncode == 3
+    assert lost.stdout == ""
+    assert "may or may not" in lost.stderr
+    deepcall_sandbox.fail_next("add", drop=True)
+    found = deepcall("groups", "add", "Sales", "--reconcile", "--yes", "-o", "json", env=env)
+    assert found.returncode == 0
+    assert json.loads(found.stdout) == {"group_id": 302}
+    assert deepcall_sandbox.requests["add"] == 2
 
 
 @pytest.mark.parametrize(

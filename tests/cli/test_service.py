@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 from deepcall_async.cli.service import shape
-from tests.support.command import deepcall, environment
+from tests.support.command import called as deepcall
+from tests.support.command import environment
 
 
 def test_check_says_step_by_step_that_all_is_well(deepcall_sandbox):

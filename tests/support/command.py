@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from deepcall_async.cli import run
 
 COMMAND = (sys.executable, "-m", "deepcall_async")
 _LONGEST = 60
@@ -51,6 +55,30 @@ def deepcall(
     )
 
 
+def called(
+    *arguments: object,
+    env: dict[str, str] | None = None,
+    input: str = "",  # noqa: A002  (as `subprocess.run` calls it)
+    cwd: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process: for what has nothing to do with streams and signals."""
+    words = [*map(str, arguments)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    with (
+        mock.patch.dict(os.environ, environment() if env is None else env, clear=True),
+        chdir(cwd or Path.cwd()),
+        mock.patch.object(sys, "stdin", io.StringIO(input)),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        code = run(words)
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(words, code, *texts)
+
+
 @contextmanager
 def started(
     *arguments: object, env: dict[str, str] | None = None, **options: Any
@@ -86,8 +114,26 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def no_room() -> None:
+    """Let no file of a process that is about to start grow beyond 64 KiB, as on a full disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+
+
 def groups_in(path: Path) -> list[int]:
-    """The groups that a record has read, or tried to."""
+    """The groups that a record has read, or tried to, each once."""
     if not path.exists():
         return []
-    return [line["group_id"] for line in lines_of(path) if line["type"] == "group"]
+    found = (line["group_id"] for line in lines_of(path) if line["type"] == "group")
+    return [*dict.fromkeys(found)]
+
+
+def looked_up(server: Any) -> list[int]:
+    """The groups that were looked up, in this order, as often as they were.
+
+    But for those whose labels differ from their relations: they are looked up once more at the end.
+    """
+    asked = (call for call in server.calls if call.endpoint == "getGroupAgentRelation")
+    found = (int(call.fields["groupId"]) for call in asked)
+    return [group_id for group_id in found if group_id not in server.planted["R004"]]

@@ -326,12 +326,12 @@ def _details(view: GroupView) -> _Details:
         label=view.label if view.group.name.strip() else f"(no name) ({view.id})",
         says=f"{len(view.receivers):,} of {len(view.members):,} receive calls",
         receivers=_names(view, view.receivers),
-        others=_names(view, view.members - view.receivers),
+        others=_names(view, sorted(set(view.members).difference(view.receivers))),
     )
 
 
-def _names(view: GroupView, ids: frozenset[int]) -> str:
-    names = (_short(view.agent(each).replace("(agent ", "(")) for each in sorted(ids))
+def _names(view: GroupView, ids: Sequence[int]) -> str:
+    names = (_short(view.agent(each).replace("(agent ", "(")) for each in ids)
     return listing(names, len(ids), _MOST_NAMES) or "nobody"
 
 

@@ -46,6 +46,8 @@ class LineWriter:
         # By identity, holding the roster so that its id stays its own: a `SnapshotBuilder` gives
         # equal rosters as one object.
         self._rosters: dict[int, tuple[int, tuple[Agent, ...]]] = {}
+        # An agent's row is the same in every group, but for the few that say more.
+        self._rows: dict[tuple[int, str], Row] = {}
 
     def run_line(self, info: RunInfo, thresholds: Thresholds = Thresholds()) -> bytes:  # noqa: B008
         """Make the first line, which says where and when."""
@@ -77,17 +79,24 @@ class LineWriter:
             self._rosters[id(roster)] = (len(self._rosters) + 1, roster)
             found.append(RosterLine(roster=len(self._rosters), agents=roster))
         group = relation.group
-        rows = tuple(
-            Row(
+        rows = tuple([self._row(row, group_id, group.user_id) for row in relation.relations])
+        number = self._rosters[id(roster)][0]
+        found.append(GroupLine(group_id=group_id, group=group, roster=number, relations=rows))
+        return found
+
+    def _row(self, row: AgentRelation, group_id: int, user_id: str | None) -> Row:
+        plain = row.group_id == group_id and row.user_id == user_id
+        key = (row.agent_id, row.receive_call)
+        found = self._rows.get(key) if plain else None
+        if found is None:
+            found = Row(
                 agent_id=row.agent_id,
                 receive_call=row.receive_call,
                 group_id=UNSET if row.group_id == group_id else row.group_id,
-                user_id=UNSET if row.user_id == group.user_id else row.user_id,
+                user_id=UNSET if row.user_id == user_id else row.user_id,
             )
-            for row in relation.relations
-        )
-        number = self._rosters[id(roster)][0]
-        found.append(GroupLine(group_id=group_id, group=group, roster=number, relations=rows))
+            if plain:
+                self._rows[key] = found
         return found
 
 

@@ -186,12 +186,13 @@ def members_changed(context: Context) -> Iterator[Hit]:
     for before, view in _both(context):
         if before.members == view.members and before.receivers == view.receivers:
             continue
-        stayed = before.members & view.members
+        then, now = set(before.members), set(view.members)
+        rang, rings = set(before.receivers), set(view.receivers)
         parts = {
-            "joined": view.members - before.members,
-            "left": before.members - view.members,
-            "no longer receives": (before.receivers - view.receivers) & stayed,
-            "now receives": (view.receivers - before.receivers) & stayed,
+            "joined": now - then,
+            "left": then - now,
+            "no longer receives": (rang - rings) & now,
+            "now receives": (rings - rang) & then,
         }
         said = [
             f"{_several(ids, view, before)} {_verb(what, len(ids))}"

@@ -24,7 +24,6 @@ from deepcall_async.audit.context import (
 from deepcall_async.audit.finding import Hit
 from deepcall_async.audit.labels import capped, count, listing
 from deepcall_async.audit.rule import rule
-from deepcall_async.redaction import printable
 
 __all__ = [
     "duplicate_name",
@@ -45,8 +44,10 @@ __all__ = [
 _DAY = 86_400
 _MINUTE = 60
 _NUMBERED = re.compile(r"[0-9]+\Z")
+_MOST_DIGITS = 9  # longer ones are telephone numbers and the like, which no server counted up to
 _SPACES = re.compile(r"\s+")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
+_UNSEEN = _INVISIBLE | {"Zl", "Zp"}
 
 
 def _hit(view: GroupView, says: str, **evidence: object) -> Hit:
@@ -259,12 +260,15 @@ def odd_create_date(context: Context) -> Iterator[Hit]:
     many="names are shared by several groups",
 )
 def duplicate_name(context: Context) -> Iterator[Hit]:
-    same: defaultdict[str, list[int]] = defaultdict(list)
+    first: dict[str, int] = {}
+    same: dict[str, list[int]] = {}
     for group_id, group in context.known.items():
-        same[_folded(group.name).strip()].append(group_id)
-    for name, ids in same.items():
-        if name and len(ids) > 1:  # a blank name is N003's
-            yield _cluster(context, ids, f"{len(ids):,} groups share one name: {{}}.")
+        name = _folded(group.name).strip()
+        one = first.setdefault(name, group_id)
+        if one != group_id and name:  # a blank name is N003's
+            same.setdefault(name, [one]).append(group_id)
+    for ids in same.values():
+        yield _cluster(context, ids, f"{len(ids):,} groups share one name: {{}}.")
 
 
 @rule(
@@ -276,17 +280,23 @@ def duplicate_name(context: Context) -> Iterator[Hit]:
     many="groups look like an add that was sent twice",
 )
 def suffix_twin(context: Context) -> Iterator[Hit]:
-    bare: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
     numbered: defaultdict[str, dict[int, list[tuple[float, int]]]] = defaultdict(dict)
     for group_id, group in context.known.items():
+        if not group.name[-1:].isdigit():
+            continue
         when, name = created_seconds(group), _folded(group.name)
         digits = _NUMBERED.search(name)
-        if digits is not None and digits.start():
+        if digits is not None and digits.start() and len(digits[0]) <= _MOST_DIGITS:
             stem, number = name[: digits.start()], int(digits[0])
             found = numbered[stem].setdefault(number, [])
             if when is not None and not digits[0].startswith("0"):  # no server counts from nought
                 found.append((when, group_id))
-        elif when is not None and name:
+    if not numbered:
+        return
+    bare: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
+    for group_id, group in context.known.items():
+        name = _folded(group.name)
+        if name in numbered and (when := created_seconds(group)) is not None:
             bare[name].append((when, group_id))
     for made in bare.values():
         made.sort()
@@ -311,8 +321,10 @@ def suffix_twin(context: Context) -> Iterator[Hit]:
 
 def _folded(name: str) -> str:
     """A name as people compare it: case, invisible characters and doubled spaces do not count."""
-    if name.isascii():
-        folded = name.casefold()
+    if name.isascii() and name.isprintable():
+        folded = name.lower()
+        if "  " not in folded:
+            return folded
     else:
         folded = unicodedata.normalize("NFKC", name).casefold()
         folded = "".join(char for char in folded if unicodedata.category(char) not in _INVISIBLE)
@@ -339,7 +351,7 @@ def name_hygiene(context: Context) -> Iterator[Hit]:
     for group_id, group in context.known.items():
         if not group.name.strip():
             wrong = "a blank name"
-        elif printable(group.name) != group.name:
+        elif not group.name.isprintable() and any(map(_is_unseen, group.name)):
             wrong = "characters in its name that nobody can see"
         elif group.name != group.name.strip():
             wrong = "spaces at the edge of its name"
@@ -352,6 +364,11 @@ def name_hygiene(context: Context) -> Iterator[Hit]:
         )
 
 
+def _is_unseen(char: str) -> bool:
+    # Not the joiners, with which Indic names and emoji are written.
+    return char not in "\u200c\u200d" and unicodedata.category(char) in _UNSEEN
+
+
 @rule(
     "N004",
     "same-receivers",
@@ -362,7 +379,7 @@ def name_hygiene(context: Context) -> Iterator[Hit]:
     whole_account=True,
 )
 def same_receivers(context: Context) -> Iterator[Hit]:
-    same: defaultdict[frozenset[int], list[int]] = defaultdict(list)
+    same: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for view in context.active():
         if len(view.receivers) > 1:
             same[view.receivers].append(view.id)

@@ -14,7 +14,7 @@ from deepcall_async.audit.context import Context, GroupView, receives
 from deepcall_async.audit.finding import Hit
 from deepcall_async.audit.labels import capped, clean, count, listing
 from deepcall_async.audit.rule import rule
-from deepcall_async.models import Group
+from deepcall_async.models import Group, parse_label
 
 __all__ = [
     "bad_flag",
@@ -36,7 +36,7 @@ __all__ = [
 )
 def unknown_agent(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
-        for agent_id in sorted(view.members.difference(view.roster)):
+        for agent_id in [each for each in view.members if each not in view.roster]:
             flags = {row.receive_call for row in view.rows if row.agent_id == agent_id}
             lost = any(map(receives, flags))
             rings = ", and who should receive calls" if lost else ""
@@ -115,11 +115,13 @@ def duplicate_relation(context: Context) -> Iterator[Hit]:
     many="groups have a list of agents that differs from their relations",
 )
 def label_drift(context: Context) -> Iterator[Hit]:
+    known: dict[str, int | None] = {}
     for view in context.groups.values():
-        labelled = labelled_agents(view.group)
-        if labelled is None or labelled == view.members:
+        labelled = labelled_agents(view.group, known)
+        members = set(view.members)
+        if labelled is None or labelled == members:
             continue
-        only_labels, only_rows = labelled - view.members, view.members - labelled
+        only_labels, only_rows = labelled - members, members - labelled
         parts = [
             f"{verb} {listing(map(str, sorted(ids)), len(ids))}"
             for verb, ids in (("also names", only_labels), ("lacks", only_rows))
@@ -135,11 +137,18 @@ def label_drift(context: Context) -> Iterator[Hit]:
         )
 
 
-def labelled_agents(group: Group) -> set[int] | None:
-    """Say which agents a group's own record names; None when it does not say, or not clearly."""
-    ids = [label.agent_id for label in group.agent_labels]
-    known = {agent_id for agent_id in ids if agent_id is not None}
-    return known if ids and None not in ids else None
+def labelled_agents(group: Group, known: dict[str, int | None]) -> set[int] | None:
+    """Say which agents a group's own record names; None when it does not say, or not clearly.
+
+    Args:
+        group: the group.
+        known: labels and their ids, filled here: an agent's label is the same in every group.
+    """
+    for label in group.agents:
+        if label not in known:
+            known[label] = parse_label(label).agent_id
+    ids = [agent_id for agent_id in map(known.get, group.agents) if agent_id is not None]
+    return set(ids) if ids and len(ids) == len(group.agents) else None
 
 
 @rule(
@@ -179,6 +188,8 @@ def tenant_mismatch(context: Context) -> Iterator[Hit]:
     many="relations have a flag that is neither Y nor N",
 )
 def bad_flag(context: Context) -> Iterator[Hit]:
+    if {row.receive_call for view in context.groups.values() for row in view.rows} <= {"Y", "N"}:
+        return
     odd = [(view, _odd_flags(view)) for view in context.groups.values()]
     spelled = Counter(row.receive_call for view in context.groups.values() for row in view.rows)
     for flag in ("Y", "N"):
