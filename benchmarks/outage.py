@@ -41,7 +41,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         latency: seconds for each answer.
         restart_after: requests after which it goes away; None for never.
         away: seconds for which it does.
-        admits: requests admitted in each second; None for all.
+        admits: requests admitted a second, and at once after a pause; None for all.
+        windows: count by the seconds of the clock instead, so that all are refused until the next.
         retry_after: whether a refusal says when to come back.
         dead: the share of requests that a dead backend gets.
         dead_for: seconds, from the first request, for which it is dead.
@@ -51,6 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     restart_after: int | None = None
     away: float = 0.0
     admits: int | None = None
+    windows: bool = False
     retry_after: bool = False
     dead: float = 0.0
     dead_for: float = 0.0
@@ -98,7 +100,7 @@ class Service:
         self.connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._restarted = False
-        self._window, self._admitted = 0, 0
+        self._bucket, self._filled = float(plan.admits or 0), time.monotonic()
         self._first = 0.0
         self._reply = json.loads(small_reply())
 
@@ -135,10 +137,16 @@ class Service:
 
     def _admits(self, now: float) -> bool:
         assert self.plan.admits is not None
-        if int(now) != self._window:
-            self._window, self._admitted = int(now), 0
-        self._admitted += 1
-        return self._admitted <= self.plan.admits
+        # A bucket of tokens, as nginx, Envoy and most gateways have it; or a counter a second.
+        seconds = now - self._filled
+        if self.plan.windows:
+            seconds = int(now) - int(self._filled)
+        filled = self._bucket + seconds * self.plan.admits
+        self._bucket, self._filled = min(float(self.plan.admits), filled), now
+        if self._bucket < 1:
+            return False
+        self._bucket -= 1
+        return True
 
     def _about(self, group: int) -> bytes:
         self._reply["response"]["groupData"]["unique_id"] = group
@@ -260,6 +268,7 @@ def rows(*, smoke: bool) -> list[Row]:
         for retry_after in (False, True)
         for adaptive in (False, True)
     ]
+    found += [throttled(20, few, adaptive=adaptive, windows=True) for adaptive in (False, True)]
     patience, slow = (2.0, 0.1) if smoke else (60.0, 0.48)
     found += [
         Row(
@@ -295,15 +304,18 @@ def rows(*, smoke: bool) -> list[Row]:
     return found
 
 
-def throttled(admits: int, keys: int, *, retry_after: bool, adaptive: bool) -> Row:
+def throttled(
+    admits: int, keys: int, *, retry_after: bool = False, adaptive: bool, windows: bool = False
+) -> Row:
     """A row of a service that admits so many a second."""
-    told = ", Retry-After" if retry_after else ""
+    told = ", Retry-After" if retry_after else ", in windows" if windows else ""
     return Row(
         name=f"admits {admits} a second{told}, {'Adaptive' if adaptive else AT_ONCE}",
         keys=keys,
-        plan=Plan(admits=admits, retry_after=retry_after),
-        best=keys / admits,
-        slower=1.8 if retry_after else 1.3,
+        plan=Plan(admits=admits, retry_after=retry_after, windows=windows),
+        # What the bucket holds at first goes at once.
+        best=keys / admits - 1,
+        slower=1.8 if retry_after or windows else 1.3,
         most=1.5 * keys + 10 if adaptive else 2 * keys + AT_ONCE,
         adaptive=adaptive,
     )
