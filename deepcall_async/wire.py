@@ -73,9 +73,13 @@ _SHORTEST_HIDDEN_USER_ID = 6
 
 
 class Identity:
-    """Credentials made ready to send: the head of every body, and what must never be shown."""
+    """Credentials made ready to send: the head of every body, and what must never be shown.
 
-    __slots__ = ("credentials", "head", "secrets")
+    Attributes:
+        accepted: the service has answered a request under them well, so they were right once.
+    """
+
+    __slots__ = ("accepted", "credentials", "head", "secrets")
 
     def __init__(self, credentials: SessionId | UserToken) -> None:
         # "When userId and token are used, ssid should not be present in the request."
@@ -91,6 +95,7 @@ class Identity:
         self.credentials: SessionId | UserToken = credentials
         self.head: bytes = msgspec.json.encode(fields)[:-1]
         self.secrets: Secrets = Secrets(hidden)
+        self.accepted: bool = False
 
     def body(self, call: Call[Any]) -> bytes:
         """The request body: these credentials and the call's own fields."""
