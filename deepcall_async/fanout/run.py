@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from reprlib import repr as shortened
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -29,8 +29,6 @@ _CLEAN_UP_SECONDS = 0.8
 """How long what was cancelled may take to clean up, before it is cancelled again."""
 _LAST_SECONDS = 0.1
 """How long it may take then, before it is left running."""
-_SHOWN_EVERY = 1.0
-"""Seconds between two shows of the progress while calls are held."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -81,17 +79,20 @@ class FanOut(Generic[K, V]):
         self._pace = Pace(concurrency, self._limiter) if isinstance(concurrency, Adaptive) else None
         self._patience = Patience(patience, self._on_patience)
         self._window: Window[K, V] = Window(2 * most, ordered=ordered)
-        self._tally = Tally(how_many(keys), progress)
+        self._tally = Tally(how_many(keys), progress, self._patience, self._end)
         kind = AsyncKeys[K] if isinstance(keys, AsyncIterable) else SyncKeys[K]
         self._keys: Keys[K] = kind(
             keys, self._limiter, self._window, self._patience, self._begin, self._end
         )
         self._calls: dict[int, tuple[asyncio.Task[None], K]] = {}
+        self._context = Context()
+        self._entered = False
         # Set whenever there may be something new to give.
         self._ready = asyncio.Event()
+        # What is to be raised when all that was finished before has been given.
         self._stop: BaseException | None = None
-        self._entered = self._stopped = self._left = False
-        self._timer: asyncio.Handle | None = None
+        # From then on, or from leaving on, nothing is given any more.
+        self._over = False
 
     def __repr__(self) -> str:
         return f"<FanOut {len(self._calls)} in flight, {self._tally.done} done>"
@@ -100,12 +101,11 @@ class FanOut(Generic[K, V]):
         if self._entered:
             raise RuntimeError("a fan-out can be entered only once: call fan_out() again")
         self._entered = True
-        context = copy_context()
+        self._context = context = copy_context()
         # Both are this fan-out's own, also where it has none: those of an outer one must not be
         # told of these calls.
         context.run(current_patience.set, self._patience if self._patience.seconds else None)
         context.run(attempt_observer.set, self._pace.observe if self._pace else None)
-        self._copy_context = context.copy
         self._create_task = asyncio.get_running_loop().create_task
         self._tally.start()
         self._keys.start()
@@ -117,10 +117,9 @@ class FanOut(Generic[K, V]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._left = True
+        self._over = True
         self._window.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._tally.stop()
         running = {task for task, _ in self._calls.values()}
         for task in running:
             task.cancel()
@@ -162,18 +161,17 @@ class FanOut(Generic[K, V]):
             raise RuntimeError("enter a fan-out first: `async with fan_out(...) as outcomes:`")
         while True:
             outcome = self._window.take()
-            if outcome is None and (self._stopped or self._stop is not None):
+            if outcome is None and self._stop is not None:
                 outcome = self._window.take_over_gaps()
             if outcome is not None:
                 # With more room than for one, the keys wait for something else.
                 if self._window.room == 1:
                     self._keys.pull()
                 return outcome
-            over = self._left or self._stopped or (self._keys.exhausted and not self._calls)
             if self._stop is not None:
-                error, self._stop, self._stopped = self._stop, None, True
+                error, self._stop, self._over = self._stop, None, True
                 raise _wrap_stop_iteration(error)
-            if over:
+            if self._over or (self._keys.exhausted and not self._calls):
                 if self._keys.error is not None:
                     error, self._keys.error = self._keys.error, None
                     raise _wrap_stop_iteration(error)
@@ -183,43 +181,42 @@ class FanOut(Generic[K, V]):
 
     def _begin(self, key: K) -> None:
         number = self._window.begin()
-        task = self._create_task(self._run(number, key), context=self._copy_context())
+        task = self._create_task(self._run(number, key), context=self._context.copy())
         # An eager task may have ended already.
         if not task.done():
             self._calls[number] = task, key
 
     async def _run(self, number: int, key: K) -> None:
+        outcome: Outcome[K, V] | None = None
         try:
-            outcome: Outcome[K, V] = Ok(key, await self._call(key))
+            outcome = Ok(key, await self._call(key))
         except DeepCallError as error:
-            if self._failures.is_fatal(error):
-                self._end(error)
-            else:
-                self._tally.failed += 1
-                self._end(self._failures.too_many(self._tally.failed, error))
-                self._put(number, Failed(key, error))
+            outcome = self._failed(key, error)
         except GeneratorExit:
             raise
         except asyncio.CancelledError:
-            if not self._left:
+            if not self._over:
                 self._end(RuntimeError("a lookup was cancelled from within, so its key was lost"))
         except BaseException as bug:
             self._end(bug)
-        else:
-            self._put(number, outcome)
         # At the end of the task, and not in a callback of it, which would cost another turn.
+        if outcome is not None and not self._over:
+            self._tally.done += 1
+            self._window.put(number, outcome)
+            if self._tally.is_shown:
+                self._tally.show()
         self._calls.pop(number, None)
         self._limiter.release()
         self._keys.pull()
         self._ready.set()
 
-    def _put(self, number: int, outcome: Outcome[K, V]) -> None:
-        if self._left:
-            return
-        self._tally.done += 1
-        self._window.put(number, outcome)
-        if self._tally.is_shown:
-            self._show()
+    def _failed(self, key: K, error: DeepCallError) -> Failed[K] | None:
+        if self._failures.is_fatal(error):
+            self._end(error)
+            return None
+        self._tally.failed += 1
+        self._end(self._failures.too_many(self._tally.failed, error))
+        return Failed(key, error)
 
     def _end(self, why: BaseException | None) -> None:
         """Begin no more calls: for this reason, or because there are no more keys."""
@@ -229,27 +226,13 @@ class FanOut(Generic[K, V]):
                 self._stop = why
         self._ready.set()
 
-    def _show(self) -> None:
-        try:
-            self._tally.show(self._patience.waiting_for)
-        except BaseException as bug:
-            self._end(bug)
-
     def _on_patience(self) -> None:
         """Calls have begun to wait for the service, or none waits any more."""
         # Not at once: this is called from the midst of a call.
-        loop = asyncio.get_running_loop()
-        if not self._patience.waiting:
-            loop.call_soon(self._keys.pull)
-        elif self._timer is None:
-            self._timer = loop.call_soon(self._show_waiting)
-
-    def _show_waiting(self) -> None:
-        self._timer = None
-        if self._patience.waiting and not self._left:
-            self._show()
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_SHOWN_EVERY, self._show_waiting)
+        if self._patience.waiting:
+            self._tally.watch()
+        else:
+            asyncio.get_running_loop().call_soon(self._keys.pull)
 
 
 def _wrap_stop_iteration(error: BaseException) -> BaseException:

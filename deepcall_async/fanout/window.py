@@ -1,10 +1,11 @@
 """A fan-out's outcomes until they are taken, and how many there have been.
 
-State and arithmetic only: nothing here waits or starts anything.
+No call begins or ends here.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections import deque
@@ -12,8 +13,12 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from deepcall_async.fanout.outcomes import Outcome, Progress
+from deepcall_async.pacing import Patience
 
 __all__ = ["Tally", "Window"]
+
+_SHOWN_EVERY = 1.0
+"""Seconds between two shows of the progress while calls wait."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -75,45 +80,68 @@ class Window(Generic[K, V]):
 
 
 class Tally:
-    """How many lookups have ended, and who is told.
+    """How many lookups have ended, told after each, and each second while calls wait.
 
     Args:
         total: the number of keys, if known.
         tell: given a `Progress`.
+        patience: whose calls wait.
+        on_bug: given what `tell` raised.
     """
 
-    def __init__(self, total: int | None, tell: Callable[[Progress], object] | None) -> None:
+    def __init__(
+        self,
+        total: int | None,
+        tell: Callable[[Progress], object] | None,
+        patience: Patience,
+        on_bug: Callable[[BaseException], object],
+    ) -> None:
         self.done: int = 0
         self.failed: int = 0
+        self.is_shown: bool = tell is not None
         self._total = total
         self._tell = tell
+        self._patience = patience
+        self._on_bug = on_bug
         self._started = 0.0
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether anybody is told."""
-        return self._tell is not None
+        self._timer: asyncio.Handle | None = None
 
     def start(self) -> None:
         """Start the clock."""
         self._started = time.monotonic()
 
-    def show(self, waiting_for: str | None) -> None:
-        """Tell how far it has come, and what lookups are held for.
+    def stop(self) -> None:
+        """Tell no more."""
+        self._tell = None
+        if self._timer is not None:
+            self._timer.cancel()
 
-        Raises:
-            TypeError: the callback gave something to await.
-        """
+    def show(self) -> None:
+        """Tell how far it has come, and what calls wait for."""
         if self._tell is None:
             return
         seconds = time.monotonic() - self._started
         rate = self.done / seconds if seconds > 0 else 0.0
         left = None if self._total is None else max(0, self._total - self.done)
         eta = None if left is None or rate == 0 else left / rate
-        told = self._tell(
-            Progress(self.done, self.failed, self._total, seconds, rate, eta, waiting_for)
-        )
-        if told is not None and inspect.isawaitable(told):
+        waiting_for = self._patience.waiting_for
+        progress = Progress(self.done, self.failed, self._total, seconds, rate, eta, waiting_for)
+        try:
+            told = self._tell(progress)
             if inspect.iscoroutine(told):
                 told.close()
-            raise TypeError("progress must be a plain function: what it returns is not awaited")
+                raise TypeError("progress must be a plain function: it gave a coroutine")  # noqa: TRY301
+        except BaseException as bug:
+            self._on_bug(bug)
+
+    def watch(self) -> None:
+        """Tell soon, and each second while calls wait."""
+        if self._timer is None and self.is_shown:
+            self._timer = asyncio.get_running_loop().call_soon(self._show_waiting)
+
+    def _show_waiting(self) -> None:
+        self._timer = None
+        if self._patience.waiting and self._tell is not None:
+            self.show()
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_SHOWN_EVERY, self._show_waiting)
