@@ -110,6 +110,7 @@ def audit_account(
             judge=judge,
             running=running,
         )
+        _warn_of_unfinished(outputs, resume)
         stack.enter_context(_log_to_stderr(running))
         return _run(plan, outputs, records, night)
 
@@ -318,6 +319,18 @@ def _earlier(file: Path, sandbox: int | None) -> Snapshot:
         )
         raise UsageError(f"--resume {file}: that run was of {of}, and this one is of {now}")
     return earlier
+
+
+def _warn_of_unfinished(outputs: Sequence[Output], resume: Path | None) -> None:
+    resumed = None if resume is None else part_of(resume)
+    for kind, path in outputs:
+        if kind == "jsonl" and not is_written_directly(path):
+            part = part_of(path)
+            if part != resumed and part.exists():
+                say(
+                    f"deepcall: {part} of an unfinished run will be replaced; --resume {path} goes"
+                    " on from it"
+                )
 
 
 def _style(running: RunOptions) -> ProgressStyle:
