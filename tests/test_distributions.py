@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -33,10 +34,17 @@ def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    build(ROOT, folder)
+    return folder
+
+
 @pytest.fixture
-def built(tmp_path):
-    build(ROOT, tmp_path / "dist")
-    return tmp_path / "dist"
+def built(built_once, tmp_path):
+    """A wheel and an sdist that the test may change."""
+    return shutil.copytree(built_once, tmp_path / "dist")
 
 
 def contents(path: Path) -> dict[str, bytes]:
