@@ -1,4 +1,4 @@
-"""What GitHub reads: workflows without more rights than they need, and links that lead somewhere."""
+"""What GitHub reads: workflows without more rights than they need, and guides that tell the truth."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ import yaml
 ROOT = Path(__file__).parents[1]
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+PROJECT_FILE = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT = PROJECT_FILE["project"]
 
-# A folder or a hidden folder, then a path: what a command of a workflow names in this repository.
-PATH_IN_COMMAND = re.compile(r"(?<![\w/.*])(?:\./)?((?:\.ci|\.github|tests|benchmarks)/[\w./-]+)")
+PYTEST = PROJECT_FILE["tool"]["pytest"]["ini_options"]
+
+# A path in this repository, wherever a command, a script or a guide names it.
+PATH = re.compile(r"(?<![\w/.*-])((?:\.ci|\.github|benchmarks|deepcall_async|tests)/[\w./-]*\w/?)")
+GUIDES = [GITHUB / "CONTRIBUTING.md", GITHUB / "SECURITY.md", ROOT / "README.md"]
 
 
 def load(path):
@@ -70,13 +74,13 @@ def test_commands_name_files_that_exist_and_paste_nothing_in(path):
         command = step.get("run", "")
         # An expression is pasted into the script as text; a variable of the environment is not.
         assert "${{" not in command
-        for name in PATH_IN_COMMAND.findall(command):
+        for name in PATH.findall(command):
             assert (ROOT / name).is_file(), f"{command!r} names {name}"
 
 
 def test_ci_runs_all_checks_on_linux_and_the_readmes_test_command_elsewhere():
     jobs = load(GITHUB / "workflows/ci.yml")["jobs"]
-    assert [step.get("run") for step in jobs["linux"]["steps"]].count(".ci/run") == 1
+    assert [step.get("run") for step in jobs["linux"]["steps"]].count("bash .ci/run") == 1
     if os.name == "posix":
         assert os.access(ROOT / ".ci/run", os.X_OK)
     python = next(
@@ -145,12 +149,38 @@ def test_relative_links_lead_to_files(path):
             assert (path.parent / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md", "pull_request_template.md"])
-def test_paths_in_the_guides_exist(name):
-    text = (GITHUB / name).read_text("utf-8")
-    paths = re.findall(r"`((?:\.ci|\.github|deepcall_async|tests|benchmarks)/[\w./-]*)`", text)
-    for path in paths:
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("path", [*GUIDES, ROOT / ".ci/run"], ids=lambda path: path.name)
+def test_paths_that_are_named_exist(path):
+    for name in PATH.findall(path.read_text("utf-8")):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_guides_name_paths_and_a_wrong_one_is_seen():
+    found = {guide.name: PATH.findall(guide.read_text("utf-8")) for guide in GUIDES}
+    assert len(found["README.md"]) >= 8
+    assert len(found["CONTRIBUTING.md"]) >= 12
+    seen = PATH.findall("`tests/faults/`: see tests/no_such.py, or pytest tests/interop.")
+    assert seen == ["tests/faults/", "tests/no_such.py", "tests/interop"]
+    assert not PATH.findall("https://brand.example/tests/a.py and mytests/b.py")
+
+
+def test_the_readmes_table_of_layers_is_import_linters():
+    contract = PROJECT_FILE["tool"]["importlinter"]["contracts"][0]
+    layers = [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
+    section = (ROOT / "README.md").read_text("utf-8").partition("## How it is built")[2]
+    rows = re.findall(r"^\| (`.*?) \|", section.partition("\n## ")[0], flags=re.MULTILINE)
+    assert [set(re.findall(r"\w+", row)) for row in rows] == layers
+
+
+def test_the_readme_says_where_the_folder_comes_from_before_it_is_installed():
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    clone = lines.index(f"git clone {PROJECT['urls']['Homepage']} && cd {PROJECT['name']}")
+    assert lines[clone + 1] == "pip install '.[cli]' && deepcall audit --sandbox"
+    assert lines.count("pip install -e '.[test]' && pytest") == 1
+
+
+def test_no_test_can_hang():
+    assert 0 < PYTEST["timeout"] <= 120
 
 
 def test_the_projects_home_is_one():

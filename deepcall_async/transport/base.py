@@ -6,10 +6,11 @@ Nothing here opens a connection.
 from __future__ import annotations
 
 import ssl
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
-from aiohttp import ClientTimeout, encode_basic_auth
+from aiohttp import ClientTimeout
 from msgspec import Struct
 from yarl import URL
 
@@ -25,7 +26,7 @@ __all__ = [
     "Answer",
     "Transport",
     "TransportOptions",
-    "proxy_and_login",
+    "proxy_authorization",
 ]
 
 Answer: TypeAlias = tuple[int, Mapping[str, str], bytes | bytearray]
@@ -75,16 +76,6 @@ class TransportOptions(Struct, frozen=True, kw_only=True):
         return f"TransportOptions(base_url={self.base_url!r})"
 
 
-def proxy_and_login(options: TransportOptions) -> tuple[URL | None, str | None]:
-    """The proxy's URL without a login, and the ``Proxy-Authorization`` that its login makes."""
-    if options.proxy is None:
-        return None, None
-    proxy = URL(options.proxy)
-    if proxy.user is None:
-        return proxy, None
-    return proxy.with_user(None), encode_basic_auth(proxy.user, proxy.password or "")
-
-
 class Transport(Protocol):
     """Sends one request and gives its answer."""
 
@@ -109,3 +100,14 @@ class Transport(Protocol):
     async def close(self) -> None:
         """End what is in flight and close the connections that this transport opened."""
         ...
+
+
+def proxy_authorization(proxy: URL) -> dict[str, str]:
+    """The header with a proxy's user name and password, if its URL holds them (RFC 7617).
+
+    aiohttp's own `BasicAuth` is deprecated, and what replaces it came with aiohttp 3.14.5.
+    """
+    if proxy.user is None:
+        return {}
+    login = f"{proxy.user}:{proxy.password or ''}".encode()
+    return {"Proxy-Authorization": f"Basic {b64encode(login).decode('ascii')}"}

@@ -23,7 +23,7 @@ from deepcall_async.transport.base import (
     READ_BUFFER_SIZE,
     Answer,
     TransportOptions,
-    proxy_and_login,
+    proxy_authorization,
 )
 from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import (
@@ -68,7 +68,7 @@ class ClientSessionTransport:
             for name, value in options.headers.items()
             if name != "User-Agent" or name not in session.headers
         }
-        self._request = _request_options(self._url, options, headers)
+        self._request: dict[str, Any] = _route(self._url, options, headers)
         proxy = self._request.get("proxy")
         self._proxy_address = None if proxy is None else address_of(proxy)
         self._in_flight: set[asyncio.Timeout] = set()
@@ -142,20 +142,19 @@ class ClientSessionTransport:
             await self._session.close()
 
 
-def _request_options(
-    url: URL, options: TransportOptions, headers: dict[str, str]
-) -> dict[str, Any]:
-    """The keyword arguments of each request: its headers, and how to connect."""
+def _route(url: URL, options: TransportOptions, headers: dict[str, str]) -> dict[str, Any]:
+    """The keyword arguments of a request that say how to connect, and with which headers."""
     found: dict[str, Any] = {"headers": headers}
     if options.ssl is not None and url.scheme == "https":
         found["ssl"] = options.ssl
-    proxy, login = proxy_and_login(options)
-    if proxy is not None:
-        found["proxy"] = proxy
-    if login is not None:
-        # A proxy that is no tunnel reads it in the request itself.
-        where = "proxy_headers" if url.scheme == "https" else "headers"
-        found.setdefault(where, {})["Proxy-Authorization"] = login
+    if options.proxy is not None:
+        proxy = URL(options.proxy)
+        found["proxy"] = proxy.with_user(None)
+        # A tunnel's CONNECT has headers of its own; a proxy that is none reads the request's.
+        if url.scheme == "https":
+            found["proxy_headers"] = proxy_authorization(proxy)
+        else:
+            headers |= proxy_authorization(proxy)
     return found
 
 

@@ -27,7 +27,7 @@ from deepcall_async.transport.base import (
     NO_TIMEOUT,
     Answer,
     TransportOptions,
-    proxy_and_login,
+    proxy_authorization,
 )
 from deepcall_async.transport.connection import Connection, State
 from deepcall_async.transport.errors import (
@@ -93,10 +93,10 @@ class DirectTransport:
         self._options = options
         self._connector = TCPConnector(limit=0, socket_factory=_new_socket)
         self._address = address_of(url)
-        proxy, login = proxy_and_login(options)
+        proxy = None if options.proxy is None else URL(options.proxy)
         self._proxy_address = None if proxy is None else address_of(proxy)
-        self._request = _connect_request(url, proxy, login, options.ssl, self._loop)
-        self._head = _RequestHead(url, proxy, login, self._request, options.headers)
+        self._request = _connect_request(url, proxy, options.ssl, self._loop)
+        self._head = _RequestHead(url, proxy, self._request, options.headers)
         self._idle: deque[Connection] = deque()
         self._busy: set[Connection] = set()
         self._connecting: set[asyncio.Timeout] = set()
@@ -301,20 +301,14 @@ class _RequestHead:
     """Makes the bytes of requests, whose heads differ only in path and length."""
 
     def __init__(
-        self,
-        url: URL,
-        proxy: URL | None,
-        login: str | None,
-        request: ClientRequest,
-        headers: dict[str, str],
+        self, url: URL, proxy: URL | None, request: ClientRequest, headers: dict[str, str]
     ) -> None:
         self._target = url.raw_path.rstrip("/")
         fields = {"Host": request.headers["Host"], **headers, "Content-Type": CONTENT_TYPE}
         if proxy is not None and url.scheme == "http":
             # To a proxy that is no tunnel the target is the whole URL (RFC 9112, 3.2.2).
             self._target = str(url.origin()) + self._target
-            if login is not None:
-                fields["Proxy-Authorization"] = login
+            fields |= proxy_authorization(proxy)
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._rest = f" HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
         self._heads: dict[str, bytes] = {}
@@ -328,19 +322,15 @@ class _RequestHead:
 
 
 def _connect_request(
-    url: URL,
-    proxy: URL | None,
-    login: str | None,
-    context: ssl.SSLContext | None,
-    loop: asyncio.AbstractEventLoop,
+    url: URL, proxy: URL | None, context: ssl.SSLContext | None, loop: asyncio.AbstractEventLoop
 ) -> ClientRequest:
     """What tells aiohttp's connector where to connect and how."""
     return ClientRequest(
         "POST",
         url,
         loop=loop,
-        proxy=proxy,
-        proxy_headers={} if login is None else {"Proxy-Authorization": login},
+        proxy=None if proxy is None else proxy.with_user(None),
+        proxy_headers=None if proxy is None else proxy_authorization(proxy),
         ssl=True if url.scheme == "http" else context or default_ssl_context(),
     )
 
