@@ -95,6 +95,19 @@ def test_what_a_wheel_has_too_much_is_said(built):
     assert done.stderr == "wheel holds tests/conftest.py\n"
 
 
+def test_a_link_that_leads_nowhere_on_pypi_is_said(built):
+    (wheel,) = built.glob("*.whl")
+    files = contents(wheel)
+    (at,) = [name for name in files if name.endswith(".dist-info/METADATA")]
+    files[at] += b"\n[benchmarks](benchmarks/README.md)\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    done = check(built)
+    assert done.returncode == 1
+    assert "leads nowhere on PyPI: benchmarks/README.md" in done.stderr
+
+
 def test_a_tag_of_another_version_and_a_missing_sdist_are_said(built):
     (sdist,) = built.glob("*.tar.gz")
     version = sdist.name.removeprefix("deepcall_async-").removesuffix(".tar.gz")
