@@ -77,8 +77,8 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 512; }}
 http {{
-    log_format counted '$connection $connection_requests $sent_http_content_encoding'
-                       ' $ssl_protocol $ssl_client_verify $status';
+    log_format counted '$http_x_test $connection $connection_requests'
+                       ' $sent_http_content_encoding $ssl_protocol $ssl_client_verify $status';
     access_log {folder}/access.log counted;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -92,9 +92,10 @@ http {{
     gzip_proxied any;
     gzip_min_length 200;
     gzip_types application/json;
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_certificate {pem};
     ssl_certificate_key {pem};
-    limit_req_zone $server_name zone=few:1m rate=100r/s;
+    limit_req_zone $server_port zone=few:1m rate=20r/s;
     upstream sandbox {{
         server {backend};
         keepalive 32;
@@ -218,10 +219,10 @@ acl known proxy_auth REQUIRED
 http_access allow known
 """
 
-# Squid asks on a line with both percent-encoded.
+# Squid asks on a line, with spaces and a few other characters percent-encoded.
 SQUID_HELPER = """#!/bin/sh
 while read -r user password; do
-    if [ "$user $password" = "asha p%40ss%20word" ]; then echo OK; else echo ERR; fi
+    if [ "$user $password" = "asha p@ss%20word" ]; then echo OK; else echo ERR; fi
 done
 """
 

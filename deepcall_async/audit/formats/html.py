@@ -241,7 +241,7 @@ def _covers(report: Report) -> Iterator[_Cover]:
             kind = "one" if receivers else "dark"
         else:
             kind = "thin" if receivers < context.thresholds.min_receivers else "good"
-        # A share that is not nought shows, and one that is not all does not fill the bar.
+        # A share above 0 is always visible, and only a share of 1 fills the bar.
         share = receivers * _BAR_STEPS // members if members else 0
         share = max(share, 1) if receivers else 0
         yield _Cover(group_id, name, members, receivers, kind, _KINDS[kind], share)

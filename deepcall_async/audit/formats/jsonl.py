@@ -46,7 +46,7 @@ class LineWriter:
         # By identity, holding the roster so that its id stays its own: a `SnapshotBuilder` gives
         # equal rosters as one object.
         self._rosters: dict[int, tuple[int, tuple[Agent, ...]]] = {}
-        # An agent's row is the same in every group, but for the few that say more.
+        # An agent's row is the same in nearly every group.
         self._rows: dict[tuple[int, str], Row] = {}
 
     def run_line(self, info: RunInfo, thresholds: Thresholds = Thresholds()) -> bytes:  # noqa: B008
@@ -234,7 +234,7 @@ class _Reader:
         return self._builder.snapshot(cut_short=not self._listed)
 
     def _run(self, line: bytes) -> RunInfo:
-        # The version first: what a newer one puts into the line may not decode.
+        # The version first: a line of a newer version may not decode.
         version = msgspec.json.decode(line, type=dict[str, Any]).get("schema")
         if not isinstance(version, int) or version < 1:
             raise ValueError("the run's line has no schema; is this an audit's JSONL?")

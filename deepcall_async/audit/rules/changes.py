@@ -74,7 +74,7 @@ def receivers_lost(context: Context) -> Iterator[Hit]:
     enough = context.thresholds.min_receivers
     for before, view in _both(context):
         then, now = len(before.receivers), len(view.receivers)
-        if not (view.active and 0 < now < then):  # none at all is D001's
+        if not (view.active and 0 < now < then):  # none at all is a finding of D001
             continue
         if now < enough or now * 2 <= then:
             wanted = f"; {enough} are wanted" if now < enough else ""

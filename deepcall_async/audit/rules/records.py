@@ -196,7 +196,7 @@ def bad_flag(context: Context) -> Iterator[Hit]:
         others = {each for each in spelled if receives(each) is (flag == "Y")}
         if len(others) != 1 or flag in others:
             continue
-        # One spelling throughout is how the service writes the flag: one finding, not thousands.
+        # One spelling in the whole account is the service's own: one finding, not thousands.
         (spelling,) = others
         if spelled[spelling] > 1:
             yield Hit(
