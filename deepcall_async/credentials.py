@@ -44,6 +44,7 @@ class SessionId(_Secret):
     __slots__ = ()
 
     def __init__(self, ssid: str) -> None:
+        ssid = _plain(ssid)
         problem, parts = _problem(ssid=ssid), (ssid,)
         if problem is not None:
             # A traceback that shows locals must not show the value.
@@ -74,6 +75,7 @@ class UserToken(_Secret):
     __slots__ = ()
 
     def __init__(self, user_id: str, token: str) -> None:
+        user_id, token = _plain(user_id), _plain(token)
         problem, parts = _problem(user_id=user_id, token=token), (user_id, token)
         if problem is not None:
             del user_id, token, parts
@@ -106,6 +108,11 @@ class CredentialProvider(Protocol):
     async def refresh(self, rejected: SessionId | UserToken) -> SessionId | UserToken:
         """Give new credentials in place of those that DeepCall has just rejected."""
         ...
+
+
+def _plain(value: str) -> str:
+    """Without a subclass of str, whose own methods could show it otherwise than it is sent."""
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def _problem(**parts: str) -> Exception | None:

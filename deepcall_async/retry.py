@@ -49,9 +49,10 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
     Args:
         attempts: attempts a call may make in all; 1 sends once, whatever happens. From 2 on, two
-            repeats are free: one of a read or ``delete`` that met a connection which had died idle,
-            and one after a renewal of credentials. In a fan-out, calls that are held because the
-            service is away are free too.
+            kinds of repeats are free: one of a read or ``delete`` that met a connection which had
+            died idle, and those after a renewal of credentials, which is one, or at most this
+            number where the credentials had been accepted before. In a fan-out, calls that are held
+            because the service is away are free too.
         base_delay: seconds; the first delay is drawn between 0 and this, and the range doubles.
         max_delay: seconds; the range of a delay never grows past this.
         deadline: seconds for the whole call, all attempts and waits included; None for no limit.
@@ -171,7 +172,7 @@ class Recovery:
         self._budget = budget
         self._counted = 0
         self._stale_retry_used = False
-        self.renewed: bool = False
+        self.renewals: int = 0
         self.maybe_applied: bool = False
 
     def after(
@@ -183,6 +184,7 @@ class Recovery:
         renewable: bool,
         held: bool,
         patient: bool,
+        expired: bool = False,
     ) -> Retry | None:
         """Decide what follows a failed attempt.
 
@@ -194,15 +196,18 @@ class Recovery:
             held: the call waits until the service is back, so the attempt costs nothing.
             patient: the call belongs to a fan-out that waits for the service, so a repeat of what
                 was not answered needs no allowance.
+            expired: the credentials of this attempt had been accepted before. A call that waits for
+                the rate can meet the end of several short sessions.
 
         Returns:
             The next attempt, or None to give up.
         """
         once = self._policy.attempts == 1 and not patient
         if isinstance(error, AuthenticationFailed):
-            if once or self.renewed or not renewable:
+            most = self._policy.attempts if expired else 1
+            if once or not renewable or self.renewals >= most:
                 return None
-            self.renewed = True
+            self.renewals += 1
             return Retry(renew=True)
         self.maybe_applied = self.maybe_applied or may_have_applied(error)
         if once or not is_retryable(error, self._method):

@@ -81,6 +81,8 @@ class Session:
             result, identity, held = attempt
             if not isinstance(result, DeepCallError):
                 account.budget.earn()
+                if identity is not None:
+                    identity.accepted = True
                 return result
             attempts = result.attempts
             if recovery is None:
@@ -99,6 +101,7 @@ class Session:
                 renewable=identity is not None and account.source.renewable,
                 held=held,
                 patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
+                expired=identity is not None and identity.accepted,
             )
             stop = await self._before(following, recovery, result, identity, start)
             if stop is not None or following is None:
@@ -117,7 +120,8 @@ class Session:
     ) -> DeepCallError | None:
         """Do what comes before the next attempt; an error when there can be none."""
         if following is None:
-            if recovery.renewed and identity and isinstance(error, AuthenticationFailed):
+            refused = isinstance(error, AuthenticationFailed)
+            if refused and recovery.renewals and identity and not identity.accepted:
                 self.account.source.give_up(identity)
             return None
         if following.renew and identity is not None:

@@ -69,10 +69,17 @@ _CLASS_OF_STATUS: Mapping[int, type[ApiError]] = {
 _MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-class Identity:
-    """Credentials made ready to send: the head of every body, and what must never be shown."""
+_SHORTEST_HIDDEN_USER_ID = 6
 
-    __slots__ = ("credentials", "head", "secrets")
+
+class Identity:
+    """Credentials made ready to send: the head of every body, and what must never be shown.
+
+    Attributes:
+        accepted: the service has answered a request under them well, so they were right once.
+    """
+
+    __slots__ = ("accepted", "credentials", "head", "secrets")
 
     def __init__(self, credentials: SessionId | UserToken) -> None:
         # "When userId and token are used, ssid should not be present in the request."
@@ -81,9 +88,14 @@ class Identity:
         else:
             fields = {"userId": credentials.user_id, "token": credentials.token}
             hidden = [credentials.token]
+            # Given in the wrong order, the token stands here. A short id is none, and to hide it
+            # would hide the same digits wherever a message has them.
+            if len(credentials.user_id) >= _SHORTEST_HIDDEN_USER_ID:
+                hidden.append(credentials.user_id)
         self.credentials: SessionId | UserToken = credentials
         self.head: bytes = msgspec.json.encode(fields)[:-1]
         self.secrets: Secrets = Secrets(hidden)
+        self.accepted: bool = False
 
     def body(self, call: Call[Any]) -> bytes:
         """The request body: these credentials and the call's own fields."""
@@ -429,6 +441,8 @@ def _reason(
 ) -> str:
     if status == 413:
         return "the request is too large for the server"
+    if status == 407:
+        return "the proxy wants a user name and password, or refused those it got"
     # What nginx says; it ends the TLS handshake well and refuses the request.
     if status == 400 and b"required SSL certificate" in body:
         return "the server wants a client certificate: pass ssl= with one loaded"

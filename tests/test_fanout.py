@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import gc
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import partial
 from typing import Any, Literal
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,10 +42,13 @@ from deepcall_async import (
     collect,
     fan_out,
 )
+from deepcall_async.events import attempt_observer
+from deepcall_async.pacing import Patience, current_patience
 from deepcall_async.sandbox import Sandbox
 from tests.support.faultserver import Delay, FaultServer, Received, Reset, Send, Stall, Step
 from tests.support.hazards import refused_port
 from tests.support.replies import error, reply, serve
+from tests.support.simulation import Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -684,6 +691,398 @@ async def test_a_fan_out_within_a_task_group_ends_with_it() -> None:
     assert [type(each) for each in caught.value.exceptions] == [Stop]
 
 
+@both_orders
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_a_lookup_that_swallows_its_cancellation_holds_nobody(
+    ordered: bool, asynchronous: bool
+) -> None:
+    """Once is enough to be waited for, and to be cancelled again."""
+    swallowed = hanging = 0
+
+    async def keys() -> AsyncIterator[int]:
+        for key in range(100):
+            yield key
+
+    async def call(key: int) -> int:
+        nonlocal swallowed, hanging
+        if key < 5:
+            return key
+        hanging += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed += 1
+            await asyncio.Event().wait()
+        return key
+
+    async with fan_out(
+        call, keys() if asynchronous else range(100), concurrency=4, ordered=ordered
+    ) as outcomes:
+        async for _ in outcomes:
+            # Wait until the window is full, so that nobody waits for a key.
+            while hanging < 4 or outcomes._window.room > 0:
+                await asyncio.sleep(0)
+            break
+        left = asyncio.get_running_loop().time()
+    assert swallowed == 4
+    assert asyncio.get_running_loop().time() - left >= 0.8
+    assert not outcomes._calls
+
+
+async def test_what_ignores_two_cancellations_is_left_running_and_named() -> None:
+    released = asyncio.Event()
+
+    async def stubborn(key: str) -> str:
+        if key == "quick":
+            return key
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+        return key
+
+    before = asyncio.all_tasks()
+    outcomes = fan_out(stubborn, ["quick", "slow"])
+
+    async def leave() -> None:
+        async with outcomes:
+            await anext(outcomes)
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    with pytest.warns(RuntimeWarning, match="stubborn for 'slow'") as caught:
+        await leave()
+    assert caught[0].filename == __file__
+    assert len(asyncio.all_tasks() - before) == 1
+    with pytest.raises(StopAsyncIteration):
+        await anext(outcomes)
+    released.set()
+    # It ends without harm, and without a word.
+    while asyncio.all_tasks() - before:
+        await asyncio.sleep(0)
+    assert repr(outcomes) == "<FanOut 0 in flight, 1 done>"
+
+
+async def test_a_key_generator_that_cannot_be_closed_is_left_too() -> None:
+    released = asyncio.Event()
+
+    async def keys() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            while not released.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await released.wait()
+
+    before = asyncio.all_tasks()
+    with pytest.warns(RuntimeWarning, match="iteration over the keys"):
+        async with fan_out(at_once, keys()) as outcomes:
+            await anext(outcomes)
+    released.set()
+    while asyncio.all_tasks() - before:
+        await asyncio.sleep(0)
+
+
+async def test_leaving_can_be_cancelled() -> None:
+    cancelled = asyncio.Event()
+    cancellations: Counter[int] = Counter()
+
+    async def call(key: int) -> int:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancellations[key] += 1
+                cancelled.set()
+                if cancellations[key] == 2:
+                    raise
+
+    async def main() -> None:
+        async with fan_out(call, range(3), concurrency=3):
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(main())
+    await cancelled.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    # Its cancellation was not swallowed and was passed on at once, before the 0.8 s were over.
+    assert cancellations == {0: 2, 1: 2, 2: 2}
+
+
+class Mine(BaseException):
+    pass
+
+
+@both_orders
+@pytest.mark.parametrize("kind", [Mine, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["call", "keys", "async keys", "progress"])
+async def test_a_base_exception_is_raised_as_it_is(
+    ordered: bool, kind: type[BaseException], where: str
+) -> None:
+    mine = kind("mine")
+
+    def keys() -> Iterator[int]:
+        yield from range(5)
+        if where == "keys":
+            raise mine
+
+    async def async_keys() -> AsyncIterator[int]:
+        for key in range(5):
+            yield key
+        raise mine
+
+    async def call(key: int) -> int:
+        await asyncio.sleep(0)
+        if where == "call" and key == 4:
+            raise mine
+        return key
+
+    def progress(so_far: Progress) -> None:
+        if where == "progress" and so_far.done == 4:
+            raise mine
+
+    source: Any = async_keys() if where == "async keys" else keys()
+    with pytest.raises(kind) as caught:
+        await everything(fan_out(call, source, concurrency=3, ordered=ordered, progress=progress))
+    assert caught.value is mine
+
+
+async def test_an_error_of_a_closing_key_generator_is_raised_on_leaving() -> None:
+    def broken() -> Iterator[int]:
+        try:
+            yield from range(100)
+        finally:
+            raise LookupError("cannot close")
+
+    async def broken_too() -> AsyncIterator[int]:
+        try:
+            for key in range(100):
+                yield key
+        finally:
+            raise LookupError("cannot close")
+
+    for keys in (broken(), broken_too()):
+        with pytest.raises(LookupError, match="cannot close"):
+            async with fan_out(at_once, keys, concurrency=2) as outcomes:
+                await anext(outcomes)
+
+
+# Contexts.
+
+
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+@both_orders
+@pytest.mark.parametrize("concurrency", [1, 4, Adaptive(min=1, max=4)])
+async def test_each_call_has_a_copy_of_the_callers_context(
+    ordered: bool, concurrency: int | Adaptive
+) -> None:
+    async def call(key: int) -> str:
+        found = tenant.get()
+        tenant.set(f"of key {key}")
+        await asyncio.sleep(0)
+        assert tenant.get() == f"of key {key}"
+        return found
+
+    token = tenant.set("caller")
+    try:
+        outcomes = await everything(
+            fan_out(call, range(20), concurrency=concurrency, ordered=ordered)
+        )
+    finally:
+        tenant.reset(token)
+    assert [outcome.value for outcome in outcomes] == ["caller"] * 20
+
+
+@pytest.mark.parametrize("through", ["to the end", "early", "collect"])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_key_generators_run_in_one_context_of_their_own(
+    asynchronous: bool, through: str
+) -> None:
+    events: list[str] = []
+
+    def keys() -> Iterator[int]:
+        assert tenant.get() == "caller"
+        token = tenant.set("keys")
+        try:
+            for key in range(10):
+                assert tenant.get() == "keys"
+                yield key
+        finally:
+            tenant.reset(token)
+            events.append("closed")
+
+    async def async_keys() -> AsyncIterator[int]:
+        assert tenant.get() == "caller"
+        token = tenant.set("keys")
+        try:
+            with anyio.CancelScope():
+                async with asyncio.timeout(60):
+                    for key in range(10):
+                        await asyncio.sleep(0)
+                        assert tenant.get() == "keys"
+                        yield key
+        finally:
+            tenant.reset(token)
+            events.append("closed")
+
+    async def call(key: int) -> str:
+        await asyncio.sleep(0)
+        return tenant.get()
+
+    source: Any = async_keys() if asynchronous else keys()
+    token = tenant.set("caller")
+    try:
+        if through == "collect":
+            assert set((await collect(call, source, concurrency=3)).ok.values()) == {"caller"}
+        else:
+            async with fan_out(call, source, concurrency=3) as outcomes:
+                async for outcome in outcomes:
+                    assert outcome == Ok(outcome.key, "caller")
+                    if through == "early":
+                        break
+        assert tenant.get() == "caller"
+    finally:
+        tenant.reset(token)
+    assert events == ["closed"]
+
+
+async def test_a_timeout_within_a_key_generator_is_its_own() -> None:
+    async def keys() -> AsyncIterator[int]:
+        yield 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.Event().wait()
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+        yield 2
+
+    outcomes = await everything(fan_out(at_once, keys(), concurrency=2, ordered=True))
+    assert [outcome.key for outcome in outcomes] == [1, 2]
+
+
+async def test_an_inner_fan_out_inherits_neither_observer_nor_patience() -> None:
+    seen: list[tuple[object, object]] = []
+
+    async def inner(key: int) -> int:
+        seen.append((attempt_observer.get(), current_patience.get()))
+        return key
+
+    async def outer(key: int) -> int:
+        assert attempt_observer.get() is not None
+        patience = current_patience.get()
+        assert patience is not None
+        await collect(inner, [1], patience=0)
+        await collect(inner, [1], concurrency=Adaptive(), patience=7)
+        assert current_patience.get() is patience
+        return key
+
+    outcomes = await everything(fan_out(outer, [1], concurrency=Adaptive()))
+    assert outcomes == [Ok(1, 1)]
+    assert seen[0] == (None, None)
+    assert seen[1][0] is not None
+    assert isinstance(seen[1][1], Patience)
+    assert seen[1][1].seconds == 7
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
+@both_orders
+async def test_eager_tasks_neither_nest_nor_lose_a_key(ordered: bool) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    try:
+        outcomes = await everything(
+            fan_out(at_once, range(5000), concurrency=1000, ordered=ordered)
+        )
+        assert sorted(outcome.key for outcome in outcomes) == list(range(5000))
+        outcomes = await everything(fan_out(double, range(50), concurrency=4, ordered=ordered))
+        assert sorted(outcome.key for outcome in outcomes) == list(range(50))
+    finally:
+        loop.set_task_factory(None)
+
+
+# Patience: calls that wait at the gate, played by a call that holds and releases.
+
+
+@both_orders
+@pytest.mark.parametrize("concurrency", [4, Adaptive(min=4, max=8)])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_no_new_key_is_pulled_while_calls_wait(
+    ordered: bool, concurrency: int | Adaptive, asynchronous: bool
+) -> None:
+    gate, source = Gate(), AsyncSource(100) if asynchronous else Source(stop=100)
+    told: list[Progress] = []
+    waiting = asyncio.Event()
+    seen = []
+
+    def progress(so_far: Progress) -> None:
+        told.append(so_far)
+        gate.closed = 10 <= so_far.done < 90 and not gate.opened.is_set()
+        if so_far.waiting_for is not None:
+            waiting.set()
+
+    async def consume() -> None:
+        async with fan_out(
+            gate.call, source, concurrency=concurrency, ordered=ordered, progress=progress
+        ) as outcomes:
+            async for outcome in outcomes:
+                seen.append(outcome.key)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(consume())
+        await waiting.wait()
+        pulled = source.pulled
+        for _ in range(50):
+            await asyncio.sleep(0)
+        # An async source may have been asked for a key before the gate was closed.
+        assert source.pulled <= pulled + asynchronous
+        assert source.pulled < 30
+        assert told[-1].waiting_for == "no answer from brand.invalid:443"
+        gate.opened.set()
+    assert sorted(seen) == list(range(100))
+    assert told[-1].waiting_for is None
+    assert told[-1].done == 100
+
+
+async def test_without_patience_nothing_is_held() -> None:
+    gate = Gate()
+    gate.closed = True
+    outcomes = await everything(fan_out(gate.call, range(20), patience=0))
+    assert len(outcomes) == 20
+    assert len((await collect(gate.call, range(20), patience=0.0)).ok) == 20
+
+
+# Keys beyond counting.
+
+
+class Huge:
+    """So many keys that `len` fails."""
+
+    def __len__(self) -> int:
+        return 10**30
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(10**30))
+
+
+@pytest.mark.parametrize("keys", [range(10**20), Huge()])
+async def test_more_keys_than_python_counts(keys: Any) -> None:
+    told: list[Progress] = []
+    async with fan_out(at_once, keys, ordered=True, progress=told.append) as outcomes:
+        assert [(await anext(outcomes)).key for _ in range(100)] == list(range(100))
+    assert told[-1].total is told[-1].eta is None
+    with pytest.raises(TooManyFailures):
+        await collect(refusing(*range(100)), keys, max_failures=3)
+
+
+async def test_a_large_range_is_not_listed_to_find_its_distinct_keys() -> None:
+    told: list[Progress] = []
+    with pytest.raises(TooManyFailures):
+        await collect(refusing(3), range(10**12), max_failures=0, progress=told.append)
+    assert told[0].total == 10**12
+
+
 async def test_it_can_be_entered_only_once() -> None:
     run = fan_out(double, range(3))
     assert len(await everything(run)) == 3
@@ -712,6 +1111,13 @@ async def test_after_its_end_there_is_nothing_more() -> None:
         await anext(outcomes)
 
 
+async def tell_later(_: Progress) -> None: ...
+
+
+class TellsLater:
+    async def __call__(self, _: Progress) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "match"),
     [
@@ -722,6 +1128,15 @@ async def test_after_its_end_there_is_nothing_more() -> None:
         ({"concurrency": "8"}, TypeError, "concurrency"),
         ({"max_failures": -1}, ValueError, "max_failures"),
         ({"on_error": "ignore"}, ValueError, "on_error"),
+        ({"patience": -1}, ValueError, "patience"),
+        ({"patience": float("nan")}, ValueError, "patience"),
+        ({"patience": True}, TypeError, "patience"),
+        ({"patience": None}, TypeError, "patience"),
+        ({"patience": "60"}, TypeError, "patience"),
+        ({"progress": 7}, TypeError, "progress"),
+        ({"progress": tell_later}, TypeError, "plain function"),
+        ({"progress": partial(tell_later)}, TypeError, "plain function"),
+        ({"progress": TellsLater()}, TypeError, "plain function"),
         ({"keys": "123"}, TypeError, "keys"),
         ({"keys": b"123"}, TypeError, "keys"),
         ({"keys": 7}, TypeError, "keys"),
@@ -751,6 +1166,9 @@ async def test_bad_arguments_are_refused_before_anything_runs(
 async def test_adaptive_bounds_are_checked(bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="min"):
         Adaptive(**bounds)
+    for other in ({"min": 2.5}, {"max": "8"}, {"min": True}):
+        with pytest.raises(TypeError, match="ints"):
+            Adaptive(**other)  # type: ignore[arg-type]
 
 
 # Progress.
@@ -784,6 +1202,11 @@ async def test_a_bug_in_the_progress_callback_is_raised() -> None:
 
     with pytest.raises(LookupError, match="mine"):
         await everything(fan_out(double, range(5), progress=broken))
+
+
+async def test_a_progress_callback_that_gives_a_coroutine_is_refused() -> None:
+    with pytest.raises(TypeError, match="plain function"):
+        await everything(fan_out(double, range(5), progress=lambda each: tell_later(each)))
 
 
 # Collecting.

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import selectors
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, pairwise
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import pytest
 
@@ -17,13 +16,16 @@ from deepcall_async import (
     ConnectionLost,
     DeepCallError,
     Ok,
+    Progress,
     RateLimited,
     RequestTimeout,
     ServerFault,
+    collect,
     fan_out,
 )
 from deepcall_async.events import attempt_observer
 from deepcall_async.pacing import Limiter, Pace, Patience
+from tests.support.simulation import Gate, simulate
 
 T = TypeVar("T")
 Mode = Literal["queue", "refuse"]
@@ -31,34 +33,6 @@ Mode = Literal["queue", "refuse"]
 SERVICE = 0.05
 SETTLED, PHASE = 3.0, 5.0
 BOUNDS = Adaptive(min=4, max=256)
-
-
-class SimulatedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting for it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        super().__init__(_Jumping(self))
-
-    def time(self) -> float:
-        return self.now
-
-
-class _Jumping(selectors.DefaultSelector):
-    def __init__(self, loop: SimulatedLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        # Nothing here reads or writes, so there is nobody to ask.
-        self._loop.now += max(0.0, timeout or 0.0)
-        return []
-
-
-def simulate(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it on a simulated clock."""
-    with asyncio.Runner(loop_factory=SimulatedLoop, debug=False) as runner:
-        return runner.run(coroutine)
 
 
 class Service:
@@ -152,7 +126,7 @@ async def _phases(
                 answered, refused, limits = service.answered, service.refused, []
                 for _ in range(80):
                     await asyncio.sleep((PHASE - SETTLED) / 80)
-                    limits.append(pace.limiter.limit)
+                    limits.append(outcomes._limiter.limit)
                 answered, refused = service.answered - answered, service.refused - refused
                 able = min(service.capacity, bounds.max) / (service.service + 0.002)
                 share = answered / (able * (PHASE - SETTLED))
@@ -434,3 +408,35 @@ def test_patience_tells_when_calls_begin_to_wait_and_when_none_does() -> None:
     patience.release()
     assert told == [(1, "throttled"), (0, None)]
     assert Patience(float("inf")).remaining(1e9) == float("inf")
+
+
+def test_progress_is_shown_each_second_while_calls_wait() -> None:
+    told: list[Progress] = []
+
+    async def main() -> None:
+        gate = Gate()
+        gate.closed = True
+        asyncio.get_running_loop().call_later(10.5, gate.opened.set)
+        batch = await collect(gate.call, range(3), progress=told.append)
+        assert len(batch.ok) == 3
+        # And no more when all is over.
+        await asyncio.sleep(10)
+
+    simulate(main())
+    waited = [each for each in told if each.waiting_for is not None]
+    assert len(waited) == 11
+    assert [each.done for each in waited] == [0] * 11
+    assert [each.done for each in told[11:]] == [1, 2, 3]
+
+
+def test_a_bug_in_the_progress_callback_is_raised_also_while_calls_wait() -> None:
+    def broken(_: Progress) -> None:
+        raise LookupError("mine")
+
+    async def main() -> None:
+        gate = Gate()
+        gate.closed = True
+        with pytest.raises(LookupError, match="mine"):
+            await collect(gate.call, range(3), progress=broken)
+
+    simulate(main())

@@ -37,7 +37,8 @@ class GroupView(Struct, frozen=True, eq=False, gc=False):
     """A group that was read, with its relations sorted out.
 
     ``rows`` are the relations that name this group, ``strays`` those that name another one.
-    ``members`` and ``receivers`` are agent ids; ``roster`` is the one that came with the reply.
+    ``members`` and ``receivers`` are agent ids, sorted, each once (tuples: sets take five times
+    the memory); ``roster`` is the one that came with the reply.
     ``receivers`` are the members whom calls ring: their flag says so, and the roster lists them.
     """
 
@@ -45,8 +46,8 @@ class GroupView(Struct, frozen=True, eq=False, gc=False):
     group: Group
     rows: tuple[AgentRelation, ...]
     strays: tuple[AgentRelation, ...]
-    members: frozenset[int]
-    receivers: frozenset[int]
+    members: tuple[int, ...]
+    receivers: tuple[int, ...]
     roster: Roster
 
     @property
@@ -160,7 +161,7 @@ class Context(Struct, frozen=True, kw_only=True, eq=False):
                 flagged.update(
                     [row.agent_id for row in view.rows if receives(row.receive_call) is not False]
                 )
-            whole_rosters = whole_rosters or not view.roster.keys() <= view.members
+            whole_rosters = whole_rosters or not view.roster.keys() <= set(view.members)
         flagged.update(receiving)
         memberships.default_factory = receiving.default_factory = None  # rules look up, no more
         return cls(
@@ -216,10 +217,12 @@ def _view(group_id: int, relation: GroupAgentRelation, roster: Roster) -> GroupV
             strays = tuple([row for row in rows if row.group_id != group_id])
             rows = tuple([row for row in rows if row.group_id == group_id])
             break
-    members = frozenset([row.agent_id for row in rows])
-    receivers = frozenset(
-        [row.agent_id for row in rows if receives(row.receive_call) and row.agent_id in roster]
-    )
-    if receivers == members:
-        receivers = members  # one set instead of two, in most groups
+    members = tuple(sorted({row.agent_id for row in rows}))
+    ringing = {
+        row.agent_id
+        for row in rows
+        if (row.receive_call == "Y" or receives(row.receive_call)) and row.agent_id in roster
+    }
+    # One tuple instead of two, in most groups.
+    receivers = members if len(ringing) == len(members) else tuple(sorted(ringing))
     return GroupView(group_id, relation.group, rows, strays, members, receivers, roster)

@@ -143,7 +143,7 @@ def check_choice(
     baseline: Snapshot | None,
     whole_account: bool,
 ) -> list[Rule]:
-    """Choose the rules to run, refusing what cannot be meant; see `audit` for the arguments.
+    """Choose the rules to run, and refuse a choice that cannot be meant.
 
     Args:
         rules: all rules.
@@ -270,7 +270,7 @@ def _checked(hit: Hit) -> Hit:
 
 
 def _lasting(rules: Iterable[Rule], before: Context) -> Iterator[Finding]:
-    """What the baseline's own audit finds of the account, as far as it can be found again."""
+    """The findings of the baseline's own audit that a later audit could find again."""
     for rule in rules:
         runs = before.whole or not rule.whole_account
         if runs and not rule.compares and rule.id not in _ABOUT_THE_RUN:
@@ -313,7 +313,7 @@ def _about_mutes(
         elif (
             mute not in matched
             and mute.rule in ran
-            # Of a group that was not read, nobody can say that its mute has nothing left to match.
+            # Whether a mute of a group that was not read still matches is not known.
             and (context.whole or mute.group in context.groups)
         ):
             why = "matches nothing"

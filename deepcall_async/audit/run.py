@@ -254,7 +254,7 @@ class _Lookups:
         held: dict[int, FailedLookup] = {}
         try:
             await self._pass(group_ids, held, max_failures, self._patience)
-            # Where nothing at all was read the service is away: more requests would not help it.
+            # When nothing at all was read the service is away, and more requests would not help.
             if held and self._read:
                 await self._pass(list(held), held, None, min(self._patience, _SECOND_PATIENCE))
         except TooManyFailures:
@@ -316,7 +316,7 @@ class _Lookups:
 
 def _may_pass(error: DeepCallError) -> bool:
     """Whether a lookup that failed so may succeed a little later."""
-    # A page of some proxy's instead of an answer passes as often as a lost connection does.
+    # A proxy's error page in place of an answer is often as short-lived as a lost connection.
     odd = isinstance(error, UnexpectedReply) and not isinstance(error, ResponseTooLarge)
     return odd or is_retryable(error, "safe")
 

@@ -174,6 +174,7 @@ class SnapshotBuilder:
         self._by_identity: dict[int, tuple[Agent, ...]] = {}
         self._by_value: dict[frozenset[Agent], tuple[Agent, ...]] = {}
         self._strings: dict[str, str] = {}
+        self._ids: dict[int, int] = {}
 
     def add_groups(self, groups: Iterable[Group]) -> None:
         """Add the groups of the account's list: all of them are to be looked up."""
@@ -209,7 +210,7 @@ class SnapshotBuilder:
         held = GroupAgentRelation(
             self._compact_group(group),
             self._shared(relation.agents),
-            tuple(map(self._compact, relation.relations)),
+            tuple([self._compact(row, group_id) for row in relation.relations]),
         )
         self._relations[group_id] = held
         return held
@@ -266,13 +267,16 @@ class SnapshotBuilder:
             agents=tuple([strings.setdefault(label, label) for label in group.agents]),
         )
 
-    def _compact(self, row: AgentRelation) -> AgentRelation:
-        # A decoder makes each string anew; a large account repeats a few of them a million times.
+    def _compact(self, row: AgentRelation, group_id: int) -> AgentRelation:
+        # A decoder makes each value anew; a large account repeats a few of them a million times.
         strings = self._strings
         flag = strings.setdefault(row.receive_call, row.receive_call)
         user = row.user_id if row.user_id is None else strings.setdefault(row.user_id, row.user_id)
         return AgentRelation(
-            group_id=row.group_id, agent_id=row.agent_id, receive_call=flag, user_id=user
+            group_id=group_id if row.group_id == group_id else row.group_id,
+            agent_id=self._ids.setdefault(row.agent_id, row.agent_id),
+            receive_call=flag,
+            user_id=user,
         )
 
 

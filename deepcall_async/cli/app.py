@@ -5,6 +5,7 @@ A command's module is imported when the command is chosen; so what help says of 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
@@ -93,6 +94,9 @@ _COMMANDS = (
 
 def run_command(arguments: Sequence[str]) -> int:
     """Parse and run; see `deepcall_async.cli.run`."""
+    # What the client logs is told by the commands that run long; the others end with one error.
+    log, silent = logging.getLogger("deepcall_async"), logging.NullHandler()
+    log.addHandler(silent)
     try:
         return _run(_with_demo_size(arguments))
     except BaseException as error:
@@ -100,6 +104,8 @@ def run_command(arguments: Sequence[str]) -> int:
         if text:
             say(f"deepcall: {text}")
         return code
+    finally:
+        log.removeHandler(silent)
 
 
 def build_app(*, plain: bool) -> App:

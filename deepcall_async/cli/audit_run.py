@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
@@ -64,6 +63,7 @@ from deepcall_async.cli.terminal import (
     stdout_is_terminal,
 )
 from deepcall_async.pacing import Adaptive
+from deepcall_async.redaction import printable
 from deepcall_async.retry import RetryPolicy
 
 __all__ = ["audit_account", "compare_records", "report_record"]
@@ -117,7 +117,7 @@ def audit_account(
             judge=judge,
             running=running,
         )
-        stack.enter_context(_log_to_stderr() if running.verbose else ExitStack())
+        stack.enter_context(_log_to_stderr(running))
         return _run(plan, outputs, records, night)
 
 
@@ -162,6 +162,7 @@ def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -
             mutes=settings.mutes,
             thresholds=settings.thresholds,
             new_only=judge.new_only,
+            now=datetime.now(UTC),
         )
     code = exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
     return _publish(report, outputs, code, fail_on=judge.fail_on, quiet=False)
@@ -403,14 +404,26 @@ def _style(running: RunOptions) -> ProgressStyle:
     return "lines" if running.verbose and running.progress == "auto" else running.progress
 
 
+class _ToStderr(logging.Handler):
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = printable(record.getMessage())
+        if said.startswith("no answer from ") and self._patience:
+            said += f"; waiting up to {self._patience:g} s for it (--patience)"
+        say(f"deepcall: {said}")
+
+
 @contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log = logging.getLogger("deepcall_async")
+def _log_to_stderr(running: RunOptions) -> Iterator[None]:
+    """Tell of each request when asked; otherwise of trouble that a long run waits for."""
+    handler, log = _ToStderr(running.patience), logging.getLogger("deepcall_async")
     level = log.level
+    handler.setLevel(logging.ERROR if running.quiet else logging.DEBUG)
     log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
+    log.setLevel(logging.DEBUG if running.verbose else logging.WARNING)
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ def config_file() -> Path:
     """Where the profiles stand, such as ``~/.config/deepcall/config.toml``."""
     import platformdirs
 
-    return platformdirs.user_config_path("deepcall") / "config.toml"
+    return platformdirs.user_config_path("deepcall", appauthor=False) / "config.toml"
 
 
 def read_profile(name: str | None) -> tuple[str, Profile]:

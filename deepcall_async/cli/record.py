@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,10 +89,8 @@ class Record:
     def abandon(self) -> None:
         """Leave the unfinished record where it is."""
         if self._file is not None:
-            try:
+            with suppress(OSError):
                 self._file.close()
-            except OSError as error:
-                self._fail(error)
 
     def _write(self, line: bytes) -> None:
         self._held.append(line)
@@ -130,3 +129,7 @@ class Record:
     def _fail(self, error: OSError) -> None:
         said = (error.strerror or str(error)).lower()
         self.error = OutputError(f"{self.path}: {said}; the record is not whole")
+        if self._file is not None:
+            # It would write what is left in its buffer, and there is no room for that.
+            with suppress(OSError):
+                self._file.close()

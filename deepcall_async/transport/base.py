@@ -6,11 +6,13 @@ Nothing here opens a connection.
 from __future__ import annotations
 
 import ssl
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 from aiohttp import ClientTimeout
 from msgspec import Struct
+from yarl import URL
 
 from deepcall_async.errors import DeepCallError
 
@@ -24,6 +26,7 @@ __all__ = [
     "Answer",
     "Transport",
     "TransportOptions",
+    "proxy_authorization",
 ]
 
 Answer: TypeAlias = tuple[int, Mapping[str, str], bytes | bytearray]
@@ -97,3 +100,14 @@ class Transport(Protocol):
     async def close(self) -> None:
         """End what is in flight and close the connections that this transport opened."""
         ...
+
+
+def proxy_authorization(proxy: URL) -> dict[str, str]:
+    """The header with a proxy's user name and password, if its URL holds them (RFC 7617).
+
+    aiohttp's own `BasicAuth` is deprecated, and what replaces it came with aiohttp 3.14.5.
+    """
+    if proxy.user is None:
+        return {}
+    login = f"{proxy.user}:{proxy.password or ''}".encode()
+    return {"Proxy-Authorization": f"Basic {b64encode(login).decode('ascii')}"}

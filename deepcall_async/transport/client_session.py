@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-from aiohttp import BasicAuth, ClientResponse, ClientSession, DummyCookieJar, TCPConnector
+from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
@@ -23,6 +23,7 @@ from deepcall_async.transport.base import (
     READ_BUFFER_SIZE,
     Answer,
     TransportOptions,
+    proxy_authorization,
 )
 from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import (
@@ -62,14 +63,12 @@ class ClientSessionTransport:
         self._path_prefix = self._url.raw_path.rstrip("/")
         self._address = address_of(self._url)
         # What the owner of a borrowed session set on it stands, such as a User-Agent of his own.
-        self._request: dict[str, Any] = {
-            "headers": {
-                name: value
-                for name, value in options.headers.items()
-                if name != "User-Agent" or name not in session.headers
-            },
-            **_route(self._url, options),
+        headers = {
+            name: value
+            for name, value in options.headers.items()
+            if name != "User-Agent" or name not in session.headers
         }
+        self._request: dict[str, Any] = _route(self._url, options, headers)
         proxy = self._request.get("proxy")
         self._proxy_address = None if proxy is None else address_of(proxy)
         self._in_flight: set[asyncio.Timeout] = set()
@@ -143,16 +142,19 @@ class ClientSessionTransport:
             await self._session.close()
 
 
-def _route(url: URL, options: TransportOptions) -> dict[str, Any]:
-    """The keyword arguments of a request that say how to connect."""
-    found: dict[str, Any] = {}
+def _route(url: URL, options: TransportOptions, headers: dict[str, str]) -> dict[str, Any]:
+    """The keyword arguments of a request that say how to connect, and with which headers."""
+    found: dict[str, Any] = {"headers": headers}
     if options.ssl is not None and url.scheme == "https":
         found["ssl"] = options.ssl
     if options.proxy is not None:
         proxy = URL(options.proxy)
-        if proxy.user is not None:
-            found["proxy_auth"] = BasicAuth(proxy.user, proxy.password or "", encoding="utf-8")
         found["proxy"] = proxy.with_user(None)
+        # A tunnel's CONNECT has headers of its own; a proxy that is none reads the request's.
+        if url.scheme == "https":
+            found["proxy_headers"] = proxy_authorization(proxy)
+        else:
+            headers |= proxy_authorization(proxy)
     return found
 
 

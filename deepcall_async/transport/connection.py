@@ -125,6 +125,7 @@ class Connection(asyncio.BufferedProtocol):
         self._sent = 0
         self._first = b""
         self._ended: Literal["timeout", "closed"] | None = None
+        self._tls_error: ssl.SSLError | None = None
         transport.set_protocol(self)
 
     def __repr__(self) -> str:
@@ -138,11 +139,17 @@ class Connection(asyncio.BufferedProtocol):
     # What the transport asks of it.
 
     async def settle(self) -> bool:
-        """Make a new connection ready for its first request; False when it is of no use."""
+        """Make a new connection ready for its first request; False when it is of no use.
+
+        Raises:
+            ssl.SSLError: the server ended it, and said why.
+        """
         # A few turns of the loop deliver what the server sent when it accepted the connection. What
         # is still on its way by then cannot be told from an answer.
         for _ in range(_SETTLING_TURNS):
             await asyncio.sleep(0)
+        if self._tls_error is not None:
+            raise self._tls_error
         # Over TLS there may be bytes that are no answer: tickets to resume the session with.
         if self.state is State.CONNECTING and (self._tls or not self._has_bytes()):
             self._become(State.IDLE)
@@ -300,6 +307,8 @@ class Connection(asyncio.BufferedProtocol):
         self.lost = True
         self._become(State.CLOSED)
         self._handler.connection_lost(exc)
+        if isinstance(exc, ssl.SSLError):
+            self._tls_error = exc
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             if isinstance(exc, ssl.SSLError):

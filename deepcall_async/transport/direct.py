@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import signature
 
-from aiohttp import AddrInfoType, BasicAuth, ClientRequest, TCPConnector
+from aiohttp import AddrInfoType, ClientRequest, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection as PooledConnection
 from yarl import URL
@@ -27,6 +27,7 @@ from deepcall_async.transport.base import (
     NO_TIMEOUT,
     Answer,
     TransportOptions,
+    proxy_authorization,
 )
 from deepcall_async.transport.connection import Connection, State
 from deepcall_async.transport.errors import (
@@ -69,7 +70,7 @@ def is_possible() -> bool:
     return (
         list(connect) == ["self", "req", "traces", "timeout"]
         and {"read_until_eof", "auto_decompress", "read_bufsize"} <= set(params)
-        and {"method", "url", "loop", "proxy", "proxy_auth", "ssl"} <= set(request)
+        and {"method", "url", "loop", "proxy", "proxy_headers", "ssl"} <= set(request)
         and all(hasattr(ResponseHandler, name) for name in ("read", "should_close", "is_connected"))
         and all(hasattr(PooledConnection, name) for name in ("protocol", "transport", "close"))
     )
@@ -205,7 +206,7 @@ class DirectTransport:
         while self._idle and max_idle > 0.0:
             connection = self._idle[-1]
             idle_for = now - connection.idle_since
-            if idle_for > connection.keepalive:
+            if idle_for >= connection.keepalive:
                 # It is the newest only of those that remain; the sweeper sees to the others.
                 self._discard(self._idle.pop())
             elif idle_for > max_idle:
@@ -307,8 +308,7 @@ class _RequestHead:
         if proxy is not None and url.scheme == "http":
             # To a proxy that is no tunnel the target is the whole URL (RFC 9112, 3.2.2).
             self._target = str(url.origin()) + self._target
-            if request.proxy_auth is not None:
-                fields["Proxy-Authorization"] = request.proxy_auth.encode()
+            fields |= proxy_authorization(proxy)
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._rest = f" HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
         self._heads: dict[str, bytes] = {}
@@ -325,16 +325,12 @@ def _connect_request(
     url: URL, proxy: URL | None, context: ssl.SSLContext | None, loop: asyncio.AbstractEventLoop
 ) -> ClientRequest:
     """What tells aiohttp's connector where to connect and how."""
-    auth = None
-    if proxy is not None and proxy.user is not None:
-        auth = BasicAuth(proxy.user, proxy.password or "", encoding="utf-8")
-        proxy = proxy.with_user(None)
     return ClientRequest(
         "POST",
         url,
         loop=loop,
-        proxy=proxy,
-        proxy_auth=auth,
+        proxy=None if proxy is None else proxy.with_user(None),
+        proxy_headers=None if proxy is None else proxy_authorization(proxy),
         ssl=True if url.scheme == "http" else context or default_ssl_context(),
     )
 

@@ -104,10 +104,10 @@ def map_exception(error: BaseException, address: str, *, reused: bool = False) -
     kind = type(error).__name__
     if isinstance(error, TimeoutError):
         result = RequestTimeout("no complete answer within the timeout")
-    elif not reused and isinstance(error, ssl.SSLError) and _alert(error) is not None:
+    elif not reused and (refusal := _refused_certificate(error)) is not None:
         # With TLS 1.3 the client's handshake ends before the server has judged its certificate,
         # so the refusal comes when the request was written; the server has not read it.
-        return map_connect_exception(error, address, None)
+        return map_connect_exception(refusal, address, None)
     elif isinstance(error, aiohttp.ClientPayloadError):
         # Only what was cut short is a lost connection: what is garbled would be so again.
         if isinstance(error.__cause__, (ContentLengthError, TransferEncodingError, OSError)):
@@ -212,6 +212,14 @@ def _alert(error: ssl.SSLError) -> str | None:
     if "ALERT" not in reason:
         return None
     return next((text for name, text in _CERTIFICATE_WANTED.items() if name in reason), None)
+
+
+def _refused_certificate(error: BaseException) -> ssl.SSLError | None:
+    """What the server said of the client's certificate; aiohttp makes it a cause of its own."""
+    for each in (error, error.__cause__):
+        if isinstance(each, ssl.SSLError) and _alert(each) is not None:
+            return each
+    return None
 
 
 def _tls_reason(error: ssl.SSLError) -> tuple[str, bool]:

@@ -290,3 +290,16 @@ def test_a_snapshot_without_a_start_has_none_after_reading() -> None:
     snapshot = replace(account(relation(1)), run=RunInfo())
     assert read_jsonl(render(audit(snapshot), "jsonl")).run.started is None
     assert isinstance(read_jsonl(render(audit(account()), "jsonl")), Snapshot)
+
+
+def test_a_folded_finding_is_valid_and_says_how_many_it_is() -> None:
+    report = audit(account(relation(1, "YYY")), now=NOW)
+    (flood,) = [
+        found
+        for found in map(json.loads, render(report, "jsonl").splitlines())
+        if found.get("rule") == "A001"
+    ]
+    VALID.validate(flood)
+    assert flood["count"] == len(flood["evidence"]["agent_ids"]) == 77
+    assert not VALID.is_valid(flood | {"count": 0})
+    assert json.loads(render(report, "json"))["findings"][0]["count"] == 77

@@ -112,7 +112,7 @@ def test_rejected_credentials_end_with_4(account, monkeypatch, capsys):
 
 
 def test_an_incomplete_run_ends_with_3_and_says_so_first(account, capsys):
-    account.error_rate = {1032: 0.6}
+    account.error_rate = {1015: 0.6}
     assert run(["audit", *map(str, range(1, 41))]) == 3
     assert capsys.readouterr().out.startswith("Incomplete: ")
 
@@ -146,7 +146,7 @@ def test_credentials_from_a_file(deepcall_sandbox, tmp_path, capsys):
     [
         (["--rules", "G999"], 2),
         (["--max-failures", "-1"], 2),
-        (["--base-url", "http://127.0.0.1:1", "--credentials", "bad.env"], 3),
+        (["--base-url", "http://127.0.0.1:1", "--credentials", "bad.env", "--patience", "1"], 3),
         (["--sandbox=-1"], 2),
     ],
 )
@@ -340,3 +340,12 @@ def test_a_low_failure_is_one_in_junit_when_low_fails(account, capsys):
     assert "<failure" not in capsys.readouterr().out
     run(["audit", "28", "5", "-o", "junit:-", "-q", "--fail-on", "critical"])
     assert "<failure" in capsys.readouterr().out
+
+
+def test_a_service_that_is_away_is_waited_for_and_that_is_said(account, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPCALL_BASE_URL", "http://127.0.0.1:1")
+    assert run(["audit", "--patience", "1"]) == 3
+    first, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("deepcall: no answer from 127.0.0.1:1")
+    assert first.endswith("; waiting up to 1 s for it (--patience)")
+    assert last.startswith("deepcall: groups.list: no connection to 127.0.0.1:1")

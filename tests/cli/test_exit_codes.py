@@ -92,7 +92,9 @@ def test_2_when_a_port_is_taken(deepcall_sandbox):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("audit",), ("groups", "list"), ("check",), ("probe",)])
+@pytest.mark.parametrize(
+    "arguments", [("audit", "--patience", "1"), ("groups", "list"), ("check",), ("probe",)]
+)
 def test_3_when_nobody_answers(arguments):
     env = environment(DEEPCALL_BASE_URL="http://127.0.0.1:1", DEEPCALL_SSID="abc")
     done = deepcall(*arguments, "--timeout", "5", env=env)

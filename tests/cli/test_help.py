@@ -14,11 +14,11 @@ import pytest
 from deepcall_async.audit import FORMATS
 from deepcall_async.cli.app import build_app
 from deepcall_async.cli.parameters import Outputs
-from tests.support.command import deepcall, environment
+from tests.support.command import called, deepcall, environment
 
 
 def test_the_audits_help_has_groups_examples_the_environment_and_exit_codes():
-    shown = deepcall("audit", "--help").stdout
+    shown = called("audit", "--help").stdout
     for heading in (
         "What counts:",
         "Running:",
@@ -41,7 +41,7 @@ def test_the_audits_help_has_groups_examples_the_environment_and_exit_codes():
 
 
 def test_the_examples_in_help_are_ones_that_parse():
-    shown = deepcall("audit", "--help").stdout
+    shown = called("audit", "--help").stdout
     examples = re.findall(r"^  deepcall (.*)$", shown, re.MULTILINE)
     assert len(examples) >= 5
     app = build_app(plain=True)
@@ -70,7 +70,7 @@ def test_the_examples_in_help_are_ones_that_parse():
     ],
 )
 def test_every_command_has_help_of_its_own(command):
-    done = deepcall(*command.split(), "--help")
+    done = called(*command.split(), "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: deepcall {command}")
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from deepcall_async.cli.config import Profile
-from tests.support.command import deepcall, environment, lines_of
+from tests.support.command import called, environment, lines_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="cron and sh are
 
 def mute_group_28(server):
     arguments = ("groups", "assign", "28", "3", "8", "2", "--yes")
-    assert deepcall(*arguments, env=environment(server)).returncode == 0
+    assert called(*arguments, env=environment(server)).returncode == 0
 
 
 def test_the_cron_line_runs_as_cron_runs_it(deepcall_sandbox, tmp_path):

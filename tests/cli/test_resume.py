@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.support.command import (
+    called,
     deepcall,
     environment,
     groups_in,
@@ -20,30 +21,30 @@ from tests.support.command import (
 
 def test_groups_that_are_not_asked_for_now_stay_in_the_record(deepcall_sandbox, tmp_path):
     env, record = environment(deepcall_sandbox), tmp_path / "run.jsonl"
-    assert deepcall("audit", "1", "2", "3", "-o", f"jsonl:{record}", env=env).returncode in (0, 1)
+    assert called("audit", "1", "2", "3", "-o", f"jsonl:{record}", env=env).returncode in (0, 1)
     asked = deepcall_sandbox.requests["getGroupAgentRelation"]
-    deepcall("audit", "3", "28", "--resume", record, env=env)
+    called("audit", "3", "28", "--resume", record, env=env)
     assert sorted(groups_in(record)) == [1, 2, 3, 28]
     assert deepcall_sandbox.requests["getGroupAgentRelation"] - asked == 1
 
 
 def test_the_sandbox_and_a_real_account_are_not_mixed(deepcall_sandbox, tmp_path):
     env, record = environment(deepcall_sandbox), tmp_path / "run.jsonl"
-    deepcall("audit", "28", "-o", f"jsonl:{record}", env=env)
+    called("audit", "28", "-o", f"jsonl:{record}", env=env)
     before = record.read_bytes()
-    done = deepcall("audit", "--sandbox", "40", "--resume", record, env=env)
+    done = called("audit", "--sandbox", "40", "--resume", record, env=env)
     assert done.returncode == 2
     assert "that run was of a real account, and this one is of the sandbox" in done.stderr
     assert record.read_bytes() == before
-    deepcall("audit", "--sandbox", "40", "-o", f"jsonl:{record}", env=env)
-    assert deepcall("audit", "--resume", record, env=env).returncode == 2
+    called("audit", "--sandbox", "40", "-o", f"jsonl:{record}", env=env)
+    assert called("audit", "--resume", record, env=env).returncode == 2
 
 
 def test_another_service_is_refused(deepcall_sandbox, tmp_path):
     env, record = environment(deepcall_sandbox), tmp_path / "run.jsonl"
-    deepcall("audit", "28", "-o", f"jsonl:{record}", env=env)
+    called("audit", "28", "-o", f"jsonl:{record}", env=env)
     env["DEEPCALL_BASE_URL"] = "https://other.invalid"
-    done = deepcall("audit", "--resume", record, env=env)
+    done = called("audit", "--resume", record, env=env)
     assert done.returncode == 2
     assert "https://other.invalid" in done.stderr
 
@@ -53,14 +54,14 @@ def test_what_is_no_record_is_refused(content, tmp_path):
     file = tmp_path / "run.jsonl"
     file.write_bytes(content)
     for arguments in (("audit", "--sandbox", "40", "--resume", file), ("report", file)):
-        done = deepcall(*arguments)
+        done = called(*arguments)
         assert done.returncode == 2
         assert str(file) in done.stderr
         assert file.read_bytes() == content
 
 
 def test_a_record_that_is_not_there_is_refused(tmp_path):
-    done = deepcall("audit", "--sandbox", "40", "--resume", tmp_path / "none.jsonl")
+    done = called("audit", "--sandbox", "40", "--resume", tmp_path / "none.jsonl")
     assert done.returncode == 2
     assert "none.jsonl: no such file" in done.stderr
 
@@ -122,12 +123,12 @@ def test_what_a_resumed_run_had_is_kept_when_it_is_killed_at_once(deepcall_sandb
 
 def test_a_torn_last_line_is_borne(deepcall_sandbox, tmp_path):
     env, record = environment(deepcall_sandbox), tmp_path / "run.jsonl"
-    deepcall("audit", "1", "2", "28", "-o", f"jsonl:{record}", env=env)
+    called("audit", "1", "2", "28", "-o", f"jsonl:{record}", env=env)
     whole = record.read_bytes().splitlines(keepends=True)
     groups = [line for line in whole if line.startswith(b'{"type":"group"')]
     kept = whole[: whole.index(groups[-1])]
     record.unlink()
     (tmp_path / "run.jsonl.part").write_bytes(b"".join(kept) + groups[-1][:50])
-    deepcall("audit", "1", "2", "28", "--resume", record, env=env)
+    called("audit", "1", "2", "28", "--resume", record, env=env)
     assert sorted(groups_in(record)) == [1, 2, 28]
     assert json.loads(record.read_bytes().splitlines()[-1])["complete"] is True

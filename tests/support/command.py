@@ -114,6 +114,13 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
+def no_room() -> None:
+    """Let no file of a process that is about to start grow beyond 64 KiB, as on a full disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+
+
 def groups_in(path: Path) -> list[int]:
     """The groups that a record has read, or tried to, each once."""
     if not path.exists():

@@ -241,7 +241,7 @@ def _covers(report: Report) -> Iterator[_Cover]:
             kind = "one" if receivers else "dark"
         else:
             kind = "thin" if receivers < context.thresholds.min_receivers else "good"
-        # A share that is not nought shows, and one that is not all does not fill the bar.
+        # A share above 0 is always visible, and only a share of 1 fills the bar.
         share = receivers * _BAR_STEPS // members if members else 0
         share = max(share, 1) if receivers else 0
         yield _Cover(group_id, name, members, receivers, kind, _KINDS[kind], share)
@@ -326,12 +326,12 @@ def _details(view: GroupView) -> _Details:
         label=view.label if view.group.name.strip() else f"(no name) ({view.id})",
         says=f"{len(view.receivers):,} of {len(view.members):,} receive calls",
         receivers=_names(view, view.receivers),
-        others=_names(view, view.members - view.receivers),
+        others=_names(view, sorted(set(view.members).difference(view.receivers))),
     )
 
 
-def _names(view: GroupView, ids: frozenset[int]) -> str:
-    names = (_short(view.agent(each).replace("(agent ", "(")) for each in sorted(ids))
+def _names(view: GroupView, ids: Sequence[int]) -> str:
+    names = (_short(view.agent(each).replace("(agent ", "(")) for each in ids)
     return listing(names, len(ids), _MOST_NAMES) or "nobody"
 
 

@@ -46,6 +46,8 @@ class LineWriter:
         # By identity, holding the roster so that its id stays its own: a `SnapshotBuilder` gives
         # equal rosters as one object.
         self._rosters: dict[int, tuple[int, tuple[Agent, ...]]] = {}
+        # An agent's row is the same in nearly every group.
+        self._rows: dict[tuple[int, str], Row] = {}
 
     def run_line(self, info: RunInfo, thresholds: Thresholds = Thresholds()) -> bytes:  # noqa: B008
         """Make the first line, which says where and when."""
@@ -77,17 +79,24 @@ class LineWriter:
             self._rosters[id(roster)] = (len(self._rosters) + 1, roster)
             found.append(RosterLine(roster=len(self._rosters), agents=roster))
         group = relation.group
-        rows = tuple(
-            Row(
+        rows = tuple([self._row(row, group_id, group.user_id) for row in relation.relations])
+        number = self._rosters[id(roster)][0]
+        found.append(GroupLine(group_id=group_id, group=group, roster=number, relations=rows))
+        return found
+
+    def _row(self, row: AgentRelation, group_id: int, user_id: str | None) -> Row:
+        plain = row.group_id == group_id and row.user_id == user_id
+        key = (row.agent_id, row.receive_call)
+        found = self._rows.get(key) if plain else None
+        if found is None:
+            found = Row(
                 agent_id=row.agent_id,
                 receive_call=row.receive_call,
                 group_id=UNSET if row.group_id == group_id else row.group_id,
-                user_id=UNSET if row.user_id == group.user_id else row.user_id,
+                user_id=UNSET if row.user_id == user_id else row.user_id,
             )
-            for row in relation.relations
-        )
-        number = self._rosters[id(roster)][0]
-        found.append(GroupLine(group_id=group_id, group=group, roster=number, relations=rows))
+            if plain:
+                self._rows[key] = found
         return found
 
 
@@ -225,7 +234,7 @@ class _Reader:
         return self._builder.snapshot(cut_short=not self._listed)
 
     def _run(self, line: bytes) -> RunInfo:
-        # The version first: what a newer one puts into the line may not decode.
+        # The version first: a line of a newer version may not decode.
         version = msgspec.json.decode(line, type=dict[str, Any]).get("schema")
         if not isinstance(version, int) or version < 1:
             raise ValueError("the run's line has no schema; is this an audit's JSONL?")

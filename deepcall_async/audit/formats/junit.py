@@ -17,7 +17,7 @@ from deepcall_async.audit.rule import Rule
 
 __all__ = ["to_junit"]
 
-# XML 1.0 has no way, not even escaped, to hold these.
+# XML 1.0 cannot hold these characters, not even escaped.
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -113,7 +113,7 @@ def _result(finding: Finding, place: int) -> dict[str, Any]:
                 }
             }
         ],
-        # What tells an alert from another across runs; a severity or a message may change.
+        # Tells one alert from another across runs; the severity and the message may change.
         "partialFingerprints": {
             "primaryLocationLineHash": _fingerprint(finding),
         },

@@ -92,7 +92,7 @@ def to_csv(report: Report) -> str:
         )
         writer.writerow(map(_cell, cells))
     if report.incomplete and all(finding.rule != "X001" for finding in report.findings):
-        # Whatever rules were chosen, a program that reads the rows must not take them for all.
+        # A program that reads the rows must see that they are not all, whatever rules were chosen.
         texts = (report.incomplete, ASK_AGAIN, "", "{}")
         writer.writerow(("high", "X001", "lookup-failed", "", "", "", "", *texts))
     return out.getvalue()

@@ -58,7 +58,7 @@ def in_no_group(context: Context) -> Iterator[Hit]:
 )
 def never_receives(context: Context) -> Iterator[Hit]:
     for agent_id, views in context.memberships.items():
-        # An agent whom no roster lists is R001's.
+        # An agent whom no roster lists is a finding of R001 alone.
         if agent_id not in context.flagged and agent_id in context.agents:
             yield Hit(
                 message=(

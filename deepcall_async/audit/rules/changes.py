@@ -74,7 +74,7 @@ def receivers_lost(context: Context) -> Iterator[Hit]:
     enough = context.thresholds.min_receivers
     for before, view in _both(context):
         then, now = len(before.receivers), len(view.receivers)
-        if not (view.active and 0 < now < then):  # none at all is D001's
+        if not (view.active and 0 < now < then):  # none at all is a finding of D001
             continue
         if now < enough or now * 2 <= then:
             wanted = f"; {enough} are wanted" if now < enough else ""
@@ -186,12 +186,13 @@ def members_changed(context: Context) -> Iterator[Hit]:
     for before, view in _both(context):
         if before.members == view.members and before.receivers == view.receivers:
             continue
-        stayed = before.members & view.members
+        then, now = set(before.members), set(view.members)
+        rang, rings = set(before.receivers), set(view.receivers)
         parts = {
-            "joined": view.members - before.members,
-            "left": before.members - view.members,
-            "no longer receives": (before.receivers - view.receivers) & stayed,
-            "now receives": (view.receivers - before.receivers) & stayed,
+            "joined": now - then,
+            "left": then - now,
+            "no longer receives": (rang - rings) & now,
+            "now receives": (rings - rang) & then,
         }
         said = [
             f"{_several(ids, view, before)} {_verb(what, len(ids))}"

@@ -44,7 +44,7 @@ __all__ = [
 _DAY = 86_400
 _MINUTE = 60
 _NUMBERED = re.compile(r"[0-9]+\Z")
-_MOST_DIGITS = 9  # longer ones are telephone numbers and the like, which no server counted up to
+_MOST_DIGITS = 9  # a longer one is a telephone number or the like, not a count
 _SPACES = re.compile(r"\s+")
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs"})
 _UNSEEN = _INVISIBLE | {"Zl", "Zp"}
@@ -60,7 +60,7 @@ def _cluster(context: Context, ids: list[int], says: str, **evidence: object) ->
         message=says.format(listing(map(context.label, ids), len(ids))),
         group_id=ids[0],
         evidence={"group_ids": capped(ids), "groups": len(ids), **evidence},
-        # A group more or less in it makes it another finding.
+        # With one group more or less it is another finding.
         key=",".join(map(str, capped(ids))),
     )
 
@@ -289,7 +289,7 @@ def suffix_twin(context: Context) -> Iterator[Hit]:
         if digits is not None and digits.start() and len(digits[0]) <= _MOST_DIGITS:
             stem, number = name[: digits.start()], int(digits[0])
             found = numbered[stem].setdefault(number, [])
-            if when is not None and not digits[0].startswith("0"):  # no server counts from nought
+            if when is not None and not digits[0].startswith("0"):  # a server counts from 1
                 found.append((when, group_id))
     if not numbered:
         return
@@ -379,7 +379,7 @@ def _is_unseen(char: str) -> bool:
     whole_account=True,
 )
 def same_receivers(context: Context) -> Iterator[Hit]:
-    same: defaultdict[frozenset[int], list[int]] = defaultdict(list)
+    same: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for view in context.active():
         if len(view.receivers) > 1:
             same[view.receivers].append(view.id)

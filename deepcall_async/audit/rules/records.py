@@ -36,7 +36,7 @@ __all__ = [
 )
 def unknown_agent(context: Context) -> Iterator[Hit]:
     for view in context.groups.values():
-        for agent_id in sorted(view.members.difference(view.roster)):
+        for agent_id in [each for each in view.members if each not in view.roster]:
             flags = {row.receive_call for row in view.rows if row.agent_id == agent_id}
             lost = any(map(receives, flags))
             rings = ", and who should receive calls" if lost else ""
@@ -118,9 +118,10 @@ def label_drift(context: Context) -> Iterator[Hit]:
     known: dict[str, int | None] = {}
     for view in context.groups.values():
         labelled = labelled_agents(view.group, known)
-        if labelled is None or labelled == view.members:
+        members = set(view.members)
+        if labelled is None or labelled == members:
             continue
-        only_labels, only_rows = labelled - view.members, view.members - labelled
+        only_labels, only_rows = labelled - members, members - labelled
         parts = [
             f"{verb} {listing(map(str, sorted(ids)), len(ids))}"
             for verb, ids in (("also names", only_labels), ("lacks", only_rows))
@@ -143,15 +144,11 @@ def labelled_agents(group: Group, known: dict[str, int | None]) -> set[int] | No
         group: the group.
         known: labels and their ids, filled here: an agent's label is the same in every group.
     """
-    found: set[int] = set()
-    for label, parsed in zip(group.agents, map(known.get, group.agents), strict=True):
-        agent_id = parsed
-        if agent_id is None:
-            agent_id = known[label] = parse_label(label).agent_id
-            if agent_id is None:
-                return None
-        found.add(agent_id)
-    return found or None
+    for label in group.agents:
+        if label not in known:
+            known[label] = parse_label(label).agent_id
+    ids = [agent_id for agent_id in map(known.get, group.agents) if agent_id is not None]
+    return set(ids) if ids and len(ids) == len(group.agents) else None
 
 
 @rule(
@@ -199,7 +196,7 @@ def bad_flag(context: Context) -> Iterator[Hit]:
         others = {each for each in spelled if receives(each) is (flag == "Y")}
         if len(others) != 1 or flag in others:
             continue
-        # One spelling throughout is how the service writes the flag: one finding, not thousands.
+        # One spelling in the whole account is the service's own: one finding, not thousands.
         (spelling,) = others
         if spelled[spelling] > 1:
             yield Hit(
