@@ -19,7 +19,8 @@ from deepcall_async import (
     ServerFault,
     UnexpectedReply,
 )
-from tests.support.endpoints import RELATION, client, quick
+from tests.support.clients import client, quick
+from tests.support.endpoints import RELATION
 from tests.support.faultserver import Delay, FaultServer, Fin, HalfClose, Received, Send, Step
 from tests.support.replies import answer, as_json, serve
 
