@@ -386,7 +386,7 @@ TABLE = {
 }
 
 
-async def outcome(way: str, odd: Odd) -> type[DeepCallError] | None:
+async def outcome(path: str, odd: Odd) -> type[DeepCallError] | None:
     """What a path makes of a response; the call that follows must be answered rightly."""
     steps: list[Step] = []
     for part in odd.parts:
@@ -394,7 +394,7 @@ async def outcome(way: str, odd: Odd) -> type[DeepCallError] | None:
         steps += [Send(part), Delay(0.001)]
     async with FaultServer([*steps[:-1], *odd.end], serve) as server:
         async with client(
-            server.base_url, way, retry=quick(1), timeout=4.0, max_response_bytes=2**20
+            server.base_url, path, retry=quick(1), timeout=4.0, max_response_bytes=2**20
         ) as dc:
             found: type[DeepCallError] | None = None
             try:
