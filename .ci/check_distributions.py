@@ -58,6 +58,8 @@ def wheel_faults(path: Path) -> Iterable[str]:
     for line in ("License-Expression: MIT", "License-File: .github/LICENSE"):
         if line not in metadata.splitlines():
             yield f"has no metadata line {line!r}"
+    for target in re.findall(r"\]\((?!https:|#)([^)\s]+)\)", metadata):
+        yield f"has a link in its description that leads nowhere on PyPI: {target}"
     if "entry_points.txt" not in {n.removeprefix(f"{info}/") for n in names}:
         yield "has no entry points: neither the command nor the fixtures would be found"
 

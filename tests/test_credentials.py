@@ -9,10 +9,10 @@ import pickle
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import aiohttp
 import pytest
 
 from deepcall_async import (
@@ -33,11 +33,14 @@ from deepcall_async import (
     renewal,
 )
 from deepcall_async.sandbox import Sandbox
+from tests.support import clients
+from tests.support.clients import both_paths
 from tests.support.faultserver import FaultServer, Received, Reset, Send, Step, Wait
 from tests.support.replies import error, serve
 
 # One attempt, and the repeat after a renewal.
-ONCE = RetryPolicy(attempts=2)
+TWICE = RetryPolicy(attempts=2)
+connect = partial(clients.connect, retry=TWICE)
 Credentials = SessionId | UserToken
 
 
@@ -185,28 +188,13 @@ def only(*valid: str) -> Callable[[Received], Sequence[Step]]:
     return react
 
 
-@contextlib.asynccontextmanager
-async def connect(
-    react: Any, provider: Any, path: str = "direct", **options: Any
-) -> AsyncIterator[tuple[FaultServer, DeepCall]]:
-    options = {"retry": ONCE} | options
-    async with contextlib.AsyncExitStack() as stack:
-        # A renewal that never ends must fail its test, not hang it.
-        await stack.enter_async_context(asyncio.timeout(20))
-        server = await stack.enter_async_context(FaultServer(react))
-        if path == "borrowed":
-            options["session"] = await stack.enter_async_context(aiohttp.ClientSession())
-        dc = DeepCall(provider, base_url=server.base_url, **options)
-        yield server, await stack.enter_async_context(dc)
-
-
 def sent(server: FaultServer) -> Counter[str]:
     return Counter(request.body.get("ssid") for request in server.ledger)
 
 
 @pytest.mark.anyio
 async def test_the_first_credentials_are_asked_for_once() -> None:
-    async with connect(only("first"), Provider()) as (server, dc):
+    async with connect(only("first"), credentials=Provider()) as (server, dc):
         provider: Any = dc._session.account.source._provider
         await asyncio.gather(*(dc.groups.list() for _ in range(20)))
         await dc.groups.list()
@@ -227,7 +215,7 @@ async def test_one_refresh_for_all_calls_in_flight_and_one_repeat_of_each(code: 
             everyone.set()
         return Wait(everyone), Send(error(code))
 
-    async with connect(react, provider, max_connections=200) as (server, dc):
+    async with connect(react, credentials=provider, max_connections=200) as (server, dc):
         done = await asyncio.gather(*(dc.groups.agent_relation(n) for n in range(1, 201)))
         assert [relation.group.unique_id for relation in done] == list(range(1, 201))
         assert (provider.logins, provider.refreshes, provider.most) == (1, 1, 1)
@@ -249,7 +237,7 @@ async def test_stragglers_rejected_after_the_refresh_cause_no_second_one() -> No
             return Wait(late), Send(error(1014))
         return (Send(error(1014)),)
 
-    async with connect(react, provider) as (_, dc):
+    async with connect(react, credentials=provider) as (_, dc):
         straggler = asyncio.ensure_future(dc.groups.agent_relation(2))
         await dc.groups.agent_relation(1)
         late.set()
@@ -260,7 +248,7 @@ async def test_stragglers_rejected_after_the_refresh_cause_no_second_one() -> No
 @pytest.mark.anyio
 @pytest.mark.parametrize("verb", ["add", "delete", "update", "assign_agents"])
 async def test_a_change_is_repeated_too_for_it_was_refused(verb: str) -> None:
-    async with connect(only("renewed 1"), Provider()) as (server, dc):
+    async with connect(only("renewed 1"), credentials=Provider()) as (server, dc):
         calls = {
             "add": lambda: dc.groups.add("Sales 5"),
             "delete": lambda: dc.groups.delete(5),
@@ -287,7 +275,7 @@ async def test_a_sandbox_session_that_expires_again_and_again() -> None:
                 return SessionId(server.new_ssid())
 
         login = Login()
-        async with DeepCall(login, base_url=server.base_url, retry=ONCE) as dc:
+        async with DeepCall(login, base_url=server.base_url, retry=TWICE) as dc:
             ids = [group.unique_id for group in await dc.groups.list()]
             batch = await collect(dc.groups.agent_relation, ids, concurrency=4)
         assert len(batch.ok) == 40
@@ -300,7 +288,7 @@ async def test_a_failing_refresh_fails_all_and_for_five_seconds_nobody_asks_agai
     fails: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider = Provider(fails=fails)
-    async with connect(only(), provider) as (server, dc):
+    async with connect(only(), credentials=provider) as (server, dc):
         done = await asyncio.gather(*(dc.groups.list() for _ in range(50)), return_exceptions=True)
         assert {type(each) for each in done} == {AuthenticationFailed}
         assert len({id(each) for each in done}) == 50
@@ -327,7 +315,7 @@ async def test_a_failing_refresh_fails_all_and_for_five_seconds_nobody_asks_agai
 @pytest.mark.anyio
 async def test_renewed_credentials_that_are_rejected_too_end_it() -> None:
     provider = Provider()
-    async with connect(only(), provider) as (server, dc):
+    async with connect(only(), credentials=provider) as (server, dc):
         with pytest.raises(AuthenticationFailed, match="1014") as caught:
             await dc.groups.list()
         assert caught.value.attempts == 2
@@ -343,7 +331,7 @@ async def test_renewed_credentials_that_are_rejected_too_end_it() -> None:
 async def test_after_the_hold_a_working_login_works_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(renewal, "FAILURE_HOLDS", 0.05)
     provider = Provider(fails=LookupError("no"))
-    async with connect(only("renewed 2"), provider) as (_, dc):
+    async with connect(only("renewed 2"), credentials=provider) as (_, dc):
         with pytest.raises(AuthenticationFailed):
             await dc.groups.list()
         provider.fails = None
@@ -357,7 +345,7 @@ async def test_after_the_hold_a_working_login_works_again(monkeypatch: pytest.Mo
 
 @pytest.mark.anyio
 async def test_fixed_credentials_are_not_renewed_and_not_repeated() -> None:
-    async with connect(only(), SessionId("fixed")) as (server, dc):
+    async with connect(only(), credentials=SessionId("fixed")) as (server, dc):
         for _ in range(2):
             with pytest.raises(AuthenticationFailed) as caught:
                 await dc.groups.list()
@@ -376,7 +364,7 @@ async def test_an_http_401_is_a_rejection_like_any_other(status: int) -> None:
         return serve(request)
 
     provider = Provider()
-    async with connect(react, provider) as (_, dc):
+    async with connect(react, credentials=provider) as (_, dc):
         await dc.groups.list()
         assert provider.refreshes == 1
 
@@ -393,7 +381,7 @@ async def test_a_provider_that_gives_rubbish(rubbish: Any, when: str) -> None:
             return await super().credentials()
 
     provider = Rubbish(gives=rubbish)
-    async with connect(only(), provider) as (server, dc):
+    async with connect(only(), credentials=provider) as (server, dc):
         for _ in range(3):
             with pytest.raises(AuthenticationFailed) as caught:
                 await dc.groups.list()
@@ -415,7 +403,7 @@ async def test_a_provider_whose_methods_are_not_coroutines(method: str) -> None:
 
     provider: Any = Plain()
     setattr(provider, method, lambda *_: SessionId("plain"))
-    async with connect(only(), provider) as (_, dc):
+    async with connect(only(), credentials=provider) as (_, dc):
         with pytest.raises(AuthenticationFailed, match="TypeError"):
             await dc.groups.list()
 
@@ -423,12 +411,13 @@ async def test_a_provider_whose_methods_are_not_coroutines(method: str) -> None:
 @pytest.mark.anyio
 async def test_a_provider_whose_own_task_was_cancelled_cancels_nobody() -> None:
     provider = Provider(fails=asyncio.CancelledError())
-    async with connect(only(), provider) as (_, dc):
+    async with connect(only(), credentials=provider) as (_, dc):
         done = await asyncio.gather(*(dc.groups.list() for _ in range(5)), return_exceptions=True)
         assert {type(each) for each in done} == {AuthenticationFailed}
         assert provider.refreshes == 1
 
 
+@pytest.mark.virtual_time
 @pytest.mark.anyio
 @pytest.mark.parametrize("when", ["first", "renewed"])
 async def test_a_provider_that_hangs_is_given_the_timeout(when: str) -> None:
@@ -440,16 +429,17 @@ async def test_a_provider_that_hangs_is_given_the_timeout(when: str) -> None:
         provider.allowed.clear()
         return (Send(error(1014)),)
 
-    async with connect(react, provider, timeout=0.15) as (server, dc):
+    async with connect(react, credentials=provider, timeout=0.15) as (server, dc):
         started = time.monotonic()
         done = await asyncio.gather(*(dc.groups.list() for _ in range(9)), return_exceptions=True)
-        assert 0.1 < time.monotonic() - started < 2.0
+        assert time.monotonic() - started == pytest.approx(0.15, abs=0.01)
         assert {type(each) for each in done} == {AuthenticationFailed}
         assert provider.cancelled == 1
         assert provider.running == 0
         assert len(server.ledger) == (0 if when == "first" else 9)
 
 
+@pytest.mark.virtual_time
 @pytest.mark.anyio
 @pytest.mark.parametrize("when", ["first", "renewed"])
 async def test_waiting_for_credentials_keeps_the_deadline(when: str) -> None:
@@ -462,15 +452,15 @@ async def test_waiting_for_credentials_keeps_the_deadline(when: str) -> None:
         return (Send(error(1014)),)
 
     policy = RetryPolicy(attempts=2, deadline=0.2)
-    async with connect(react, provider, retry=policy) as (_, dc):
+    async with connect(react, credentials=provider, retry=policy) as (_, dc):
         started = time.monotonic()
         with pytest.raises(RequestTimeout):
             await dc.groups.list()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started == pytest.approx(0.2, abs=0.01)
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("path", ["direct", "borrowed"])
+@both_paths
 @pytest.mark.parametrize("who", ["client", "sibling", "parent"])
 @pytest.mark.parametrize("when", ["first", "renewed"])
 async def test_closing_while_renewing_ends_the_renewal_and_sends_nothing(
@@ -484,14 +474,16 @@ async def test_closing_while_renewing_ends_the_renewal_and_sends_nothing(
         provider.allowed.clear()
         return (Send(error(1014)),)
 
-    async with connect(react, SessionId("x"), path) as (server, dc):
+    async with (
+        connect(react, path, credentials=SessionId("x")) as (server, dc),
+        contextlib.AsyncExitStack() as stack,
+    ):
         before = asyncio.all_tasks()
         mine = dc.with_options(credentials=provider)
         if who == "client":
-            options: dict[str, Any] = (
-                {"session": aiohttp.ClientSession()} if path != "direct" else {}
+            mine = await stack.enter_async_context(
+                clients.client(server, path, credentials=provider, retry=TWICE)
             )
-            mine = DeepCall(provider, base_url=server.base_url, retry=ONCE, **options)
         calls = [asyncio.ensure_future(mine.groups.list()) for _ in range(3)]
         calls.append(asyncio.ensure_future(mine.groups.add("A")))
         if when == "first":
@@ -514,8 +506,6 @@ async def test_closing_while_renewing_ends_the_renewal_and_sends_nothing(
         for _ in range(20):
             await asyncio.sleep(0)
         assert len(server.ledger) == requests
-        if who == "client" and path != "direct":
-            await options["session"].close()
         await server.until(lambda s: s.idle_connections == s.open_connections)
         left = asyncio.all_tasks() - before
         assert not [task for task in left if "_serve" not in repr(task.get_coro())]
@@ -525,7 +515,7 @@ async def test_closing_while_renewing_ends_the_renewal_and_sends_nothing(
 async def test_closing_a_sibling_leaves_the_renewal_it_shares() -> None:
     provider = Provider()
     provider.allowed.clear()
-    async with connect(serve, provider) as (_, dc):
+    async with connect(serve, credentials=provider) as (_, dc):
         sibling = dc.with_options(timeout=9.0)
         call = asyncio.ensure_future(dc.groups.list())
         await provider.begun.wait()
@@ -548,7 +538,7 @@ async def test_a_cancelled_caller_does_not_take_the_renewal_from_the_others(when
             return (Send(error(1014)),)
         return serve(request)
 
-    async with connect(react, provider) as (server, dc):
+    async with connect(react, credentials=provider) as (server, dc):
         calls = [asyncio.ensure_future(dc.groups.agent_relation(n)) for n in range(1, 6)]
         async with asyncio.timeout(2):
             while provider.running == 0 or (when == "renewed" and provider.refreshes == 0):
@@ -577,7 +567,7 @@ async def test_when_all_callers_are_cancelled_nothing_is_left_after_close() -> N
     provider = Provider()
     provider.allowed.clear()
     before = asyncio.all_tasks()
-    async with connect(serve, provider) as (server, dc):
+    async with connect(serve, credentials=provider) as (server, dc):
         calls = [asyncio.ensure_future(dc.groups.list()) for _ in range(3)]
         await provider.begun.wait()
         for call in calls:
@@ -599,7 +589,7 @@ async def test_a_failing_refresh_ends_a_fan_out_at_once(through: str) -> None:
     def react(request: Received) -> Sequence[Step]:
         return serve(request) if request.number <= 40 else [Send(error(1014))]
 
-    async with connect(react, provider) as (server, dc):
+    async with connect(react, credentials=provider) as (server, dc):
         seen = []
         with pytest.raises(AuthenticationFailed):
             if through == "collect":
@@ -630,7 +620,7 @@ async def test_two_siblings_with_two_providers_do_not_mix() -> None:
         good = request.body.get("ssid") == "renewed 1" or request.body.get("userId") == "south"
         return serve(request) if good else [Send(error(1014))]
 
-    async with connect(react, north) as (server, dc):
+    async with connect(react, credentials=north) as (server, dc):
         other = dc.with_options(credentials=south)
         await asyncio.gather(dc.groups.list(), other.groups.list(), dc.groups.list())
         assert (north.refreshes, south.refreshes) == (1, 0)
@@ -644,7 +634,7 @@ async def test_a_refusal_after_the_renewal_is_what_it_says() -> None:
         known = request.body["ssid"] != "first"
         return [Send(error(1503 if known else 1014))]
 
-    async with connect(react, Provider()) as (_, dc):
+    async with connect(react, credentials=Provider()) as (_, dc):
         # Rejected credentials delete nothing, so a group gone afterwards was gone before.
         with pytest.raises(GroupUnavailable):
             await dc.groups.delete(5)
@@ -655,7 +645,7 @@ async def test_a_change_lost_after_the_renewal_is_an_unknown_outcome() -> None:
     def react(request: Received) -> Sequence[Step]:
         return [Reset()] if request.body["ssid"] != "first" else [Send(error(1014))]
 
-    async with connect(react, Provider()) as (server, dc):
+    async with connect(react, credentials=Provider()) as (server, dc):
         with pytest.raises(OutcomeUnknown):
             await dc.groups.add("A")
         assert len(server.ledger) == 2
@@ -677,7 +667,7 @@ def test_renewal_goes_on_where_tasks_begin_eagerly() -> None:
         def react(request: Received) -> Sequence[Step]:
             return [Send(error(1014))] if request.number % 2 else serve(request)
 
-        async with connect(react, provider) as (_, dc):
+        async with connect(react, credentials=provider) as (_, dc):
             asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
             for _ in range(3):
                 await dc.groups.list()

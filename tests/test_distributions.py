@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -33,10 +34,17 @@ def check(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    build(ROOT, folder)
+    return folder
+
+
 @pytest.fixture
-def built(tmp_path):
-    build(ROOT, tmp_path / "dist")
-    return tmp_path / "dist"
+def built(built_once, tmp_path):
+    """A wheel and an sdist that the test may change."""
+    return shutil.copytree(built_once, tmp_path / "dist")
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -85,6 +93,19 @@ def test_what_a_wheel_has_too_much_is_said(built):
     done = check(built)
     assert done.returncode == 1
     assert done.stderr == "wheel holds tests/conftest.py\n"
+
+
+def test_a_link_that_leads_nowhere_on_pypi_is_said(built):
+    (wheel,) = built.glob("*.whl")
+    files = contents(wheel)
+    (at,) = [name for name in files if name.endswith(".dist-info/METADATA")]
+    files[at] += b"\n[benchmarks](benchmarks/README.md)\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    done = check(built)
+    assert done.returncode == 1
+    assert "leads nowhere on PyPI: benchmarks/README.md" in done.stderr
 
 
 def test_a_tag_of_another_version_and_a_missing_sdist_are_said(built):

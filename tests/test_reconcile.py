@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import aiohttp
 import pytest
 
 from deepcall_async import (
@@ -27,12 +26,13 @@ from deepcall_async import (
     UnexpectedReply,
 )
 from deepcall_async.sandbox import Sandbox
+from tests.support import clients
+from tests.support.clients import both_paths
 from tests.support.faultserver import Commit, FaultServer, Received, Reset, Send, Stall, Step
 from tests.support.hazards import refused_port
 from tests.support.replies import error, group, reply
 
 pytestmark = pytest.mark.anyio
-both_paths = pytest.mark.parametrize("path", ["direct", "borrowed"])
 
 QUICK = RetryPolicy(attempts=2, base_delay=0.0)
 
@@ -60,13 +60,9 @@ class Service:
 async def connect(
     service: Callable[[Received], Sequence[Step]], path: str = "direct", **options: Any
 ) -> AsyncIterator[tuple[FaultServer, DeepCall]]:
-    options = {"retry": QUICK, "timeout": 0.2} | options
-    async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(FaultServer(service))
-        if path == "borrowed":
-            options["session"] = await stack.enter_async_context(aiohttp.ClientSession())
-        dc = DeepCall(SessionId("s3ssion"), base_url=server.base_url, **options)
-        yield server, await stack.enter_async_context(dc)
+    options = {"credentials": SessionId("s3ssion"), "retry": QUICK, "timeout": 0.2} | options
+    async with clients.connect(service, path, **options) as (server, dc):
+        yield server, dc
         verbs = [request.verb for request in server.ledger]
         assert verbs.count("add") <= 1, "an add was sent twice"
         assert set(verbs) <= {"add", "list"}, "something else was sent"

@@ -10,7 +10,8 @@ import logging
 import pickle
 import socket
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 from urllib.parse import quote
@@ -33,6 +34,8 @@ from deepcall_async import (
     collect,
     fan_out,
 )
+from tests.support import clients
+from tests.support.clients import both_paths
 from tests.support.faultserver import FaultServer, Fin, Received, Reset, Send, Stall, Step
 from tests.support.hazards import refused_port
 from tests.support.replies import answer, as_json, chunk, error, reply, serve, zipped
@@ -48,7 +51,13 @@ KINDS: dict[str, Callable[[], SessionId | UserToken]] = {
     "token": lambda: UserToken("29791451", CANARY),
 }
 
-both_paths = pytest.mark.parametrize("path", ["direct", "borrowed"])
+
+connect = partial(
+    clients.connect,
+    credentials=KINDS["token"](),
+    retry=RetryPolicy(attempts=2, base_delay=0.0),
+    timeout=0.15,
+)
 
 
 def is_shown(text: str) -> bool:
@@ -115,21 +124,6 @@ def check(failure: BaseException, caplog: pytest.LogCaptureFixture) -> None:
 def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     for name in ("", "asyncio", "aiohttp.client", "aiohttp.internal", "deepcall_async", "anyio"):
         caplog.set_level(logging.DEBUG, logger=name or None)
-
-
-@contextlib.asynccontextmanager
-async def connect(
-    react: Any, path: str, kind: str = "token", **options: Any
-) -> AsyncIterator[tuple[FaultServer, DeepCall]]:
-    policy = RetryPolicy(attempts=2, base_delay=0.0)
-    options = {"retry": policy, "timeout": 0.15} | options
-    async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(FaultServer(react))
-        if path == "borrowed":
-            options["session"] = await stack.enter_async_context(aiohttp.ClientSession())
-        credentials = options.pop("credentials", None) or KINDS[kind]()
-        dc = DeepCall(credentials, base_url=server.base_url, **options)
-        yield server, await stack.enter_async_context(dc)
 
 
 def test_the_check_itself_notices(caplog: pytest.LogCaptureFixture) -> None:
@@ -326,7 +320,9 @@ async def test_a_server_that_echoes_the_request(
     where: str, kind: str, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     limit = 100_000 if where.startswith("too large") else 10**7
-    async with connect(lambda r: echo(where, r), path, kind, max_response_bytes=limit) as (_, dc):
+    async with connect(
+        lambda r: echo(where, r), path, credentials=KINDS[kind](), max_response_bytes=limit
+    ) as (_, dc):
         failures = await every_call(dc)
         if where == "message, at every length":
             for _ in range(6):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -83,6 +84,7 @@ def test_ci_runs_all_checks_on_linux_and_the_readmes_test_command_elsewhere():
     assert [step.get("run") for step in jobs["linux"]["steps"]].count("bash .ci/run") == 1
     if os.name == "posix":
         assert os.access(ROOT / ".ci/run", os.X_OK)
+        subprocess.run(["bash", "-n", ROOT / ".ci/run"], check=True, timeout=100)
     python = next(
         step["with"]["python-version"]
         for step in jobs["linux"]["steps"]
@@ -95,6 +97,15 @@ def test_ci_runs_all_checks_on_linux_and_the_readmes_test_command_elsewhere():
     commands = [step["run"] for step in others["steps"] if "run" in step]
     assert commands == ["pip install -e '.[test]' && pytest"]
     assert commands[0] in (ROOT / "README.md").read_text("utf-8").splitlines()
+
+
+def test_an_archive_that_cannot_be_reached_fails_no_run():
+    steps_on_linux = load(GITHUB / "workflows/ci.yml")["jobs"]["linux"]["steps"]
+    installs = [step for step in steps_on_linux if "apt-get" in step.get("run", "")]
+    assert installs
+    for step in installs:
+        assert step["continue-on-error"] is True
+        assert step["timeout-minutes"] <= 10
 
 
 def test_only_the_job_that_uploads_may_ask_for_a_token_and_it_runs_no_command():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
-from deepcall_async.cli.exits import UsageError, ending
+from deepcall_async.cli.exits import USAGE, UsageError, ending
 from deepcall_async.cli.parameters import DEMO_GROUPS
 from deepcall_async.cli.terminal import drawn, emit, page, say, stdout_is_terminal
 from deepcall_async.version import __version__
@@ -99,6 +99,8 @@ def run_command(arguments: Sequence[str]) -> int:
     log.addHandler(silent)
     try:
         return _run(_with_demo_size(arguments))
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else USAGE  # the parser's own commands
     except BaseException as error:
         code, text = ending(error)
         if text:

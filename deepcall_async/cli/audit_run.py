@@ -7,7 +7,6 @@ to stdout, and what happened becomes the exit code.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
@@ -24,22 +23,18 @@ from deepcall_async.audit import (
     read_jsonl,
     render,
     run_audit,
-    table_rows,
 )
 from deepcall_async.audit import audit as judge_snapshot
 from deepcall_async.audit import diff as compare
 from deepcall_async.cli.connect import Target, open_client, open_sandbox, target_of
 from deepcall_async.cli.exits import (
-    FOUND,
     INCOMPLETE,
-    UNWRITTEN,
     OutputError,
     PipeClosed,
     UsageError,
     usage_errors,
 )
 from deepcall_async.cli.files import (
-    STDOUT,
     Output,
     is_written_directly,
     outputs_from,
@@ -53,14 +48,12 @@ from deepcall_async.cli.files import (
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.nightly import Nightly, open_nightly
 from deepcall_async.cli.parameters import ConnectOptions, FailOn, JudgeOptions, RunOptions, split
+from deepcall_async.cli.publish import publish
 from deepcall_async.cli.record import Record
 from deepcall_async.cli.terminal import (
     ProgressStyle,
-    emit,
     progress_display,
     say,
-    show_table,
-    stdout_is_terminal,
 )
 from deepcall_async.pacing import Adaptive
 from deepcall_async.redaction import printable
@@ -117,6 +110,7 @@ def audit_account(
             judge=judge,
             running=running,
         )
+        _warn_of_unfinished(outputs, resume)
         stack.enter_context(_log_to_stderr(running))
         return _run(plan, outputs, records, night)
 
@@ -141,7 +135,7 @@ def compare_records(
     if not before.complete and not allow_partial:
         say(f"deepcall: {old} is incomplete, so this may not be all that changed")
         code = INCOMPLETE
-    return _publish(report, outputs, code, fail_on=fail_on, quiet=False)
+    return publish(report, outputs, code, fail_on=fail_on, quiet=False)
 
 
 def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -> int:
@@ -165,7 +159,7 @@ def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -
             now=datetime.now(UTC),
         )
     code = exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
-    return _publish(report, outputs, code, fail_on=judge.fail_on, quiet=False)
+    return publish(report, outputs, code, fail_on=judge.fail_on, quiet=False)
 
 
 def _run(
@@ -198,7 +192,7 @@ def _run(
         except OutputError as error:
             failed.append(error)
     quiet = plan.running.quiet
-    return _publish(report, reports, code, fail_on=judge.fail_on, failed=failed, quiet=quiet)
+    return publish(report, reports, code, fail_on=judge.fail_on, failed=failed, quiet=quiet)
 
 
 async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
@@ -236,76 +230,6 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
             )
         except ValueError as error:
             raise UsageError(str(error)) from error
-
-
-def _publish(
-    report: Report,
-    outputs: Sequence[Output],
-    code: int,
-    *,
-    fail_on: FailOn,
-    failed: Sequence[OutputError] = (),
-    quiet: bool,
-) -> int:
-    """Write the report wherever it is wanted; one place that fails does not keep it from others."""
-    failures = list(failed)
-    # Stdout last: whoever reads it may close it.
-    for output in sorted(outputs, key=lambda item: item.path == STDOUT):
-        try:
-            _write(report, output, fail_on)
-        except OutputError as error:
-            failures.append(error)
-    if not outputs:
-        try:
-            _show(report)
-        except OutputError as error:
-            failures.append(error)
-    elif not quiet and not any(output.path == STDOUT for output in outputs):
-        say(report.verdict)
-    for failure in failures:
-        say(f"deepcall: {failure}")
-    return UNWRITTEN if failures and code in (0, FOUND) else code
-
-
-def _write(report: Report, output: Output, fail_on: FailOn) -> None:
-    if output == ("table", STDOUT):
-        _show(report)
-        return
-    content = render(report, output.format, fail_on=fail_on)
-    if output.format == "github":
-        _summarize(report)
-    if output.path == STDOUT:
-        emit(content)
-    else:
-        replace_file(output.path, content)
-
-
-def _summarize(report: Report) -> None:
-    """Append the report to the summary of the GitHub job that this runs in, if it does."""
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not summary:
-        return
-    try:
-        with Path(summary).open("ab") as file:
-            file.write(render(report, "md"))
-    except OSError as error:
-        raise OutputError(f"{summary}: {(error.strerror or str(error)).lower()}") from None
-
-
-def _show(report: Report) -> None:
-    if not stdout_is_terminal():
-        # For programs and logs: a finding a line, nothing wrapped or drawn.
-        emit(render(report, "table"))
-        return
-    rows = [
-        (severity, rule, "" if finding.group_id is None else str(finding.group_id), message, fix)
-        for finding, (severity, rule, message, fix) in zip(
-            report.findings, table_rows(report), strict=True
-        )
-    ]
-    if rows:
-        show_table("Findings", ("Severity", "Rule", "Group", "Finding", "What to do"), rows)
-    show_table(report.verdict, (), ())
 
 
 def _leave(plan: _Plan, spool: _Spool, records: Sequence[Record], error: BaseException) -> None:
@@ -395,6 +319,18 @@ def _earlier(file: Path, sandbox: int | None) -> Snapshot:
         )
         raise UsageError(f"--resume {file}: that run was of {of}, and this one is of {now}")
     return earlier
+
+
+def _warn_of_unfinished(outputs: Sequence[Output], resume: Path | None) -> None:
+    resumed = None if resume is None else part_of(resume)
+    for kind, path in outputs:
+        if kind == "jsonl" and not is_written_directly(path):
+            part = part_of(path)
+            if part != resumed and part.exists():
+                say(
+                    f"deepcall: {part} of an unfinished run will be replaced; --resume {path} goes"
+                    " on from it"
+                )
 
 
 def _style(running: RunOptions) -> ProgressStyle:

@@ -205,3 +205,15 @@ def test_a_report_of_an_old_record_carries_its_date(tmp_path):
     old = json.loads(run) | {"started": "2026-01-02T03:04:05Z"}
     record.write_text("".join([json.dumps(old) + "\n", *rest]))
     assert "The account was read on 2026-01-02." in called("report", record).stdout
+
+
+def test_an_unfinished_record_is_not_replaced_without_a_word(deepcall_sandbox, tmp_path):
+    env, record = environment(deepcall_sandbox), tmp_path / "run.jsonl"
+    called("audit", "28", "-o", f"jsonl:{record}", env=env)
+    part = record.rename(tmp_path / "run.jsonl.part")
+    done = called("audit", "28", "--resume", record, env=env)
+    assert "unfinished" not in done.stderr
+    record.rename(part)
+    done = called("audit", "28", "-o", f"jsonl:{record}", env=env)
+    assert f"{part} of an unfinished run will be replaced; --resume {record} goes on" in done.stderr
+    assert not part.exists()

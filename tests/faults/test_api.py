@@ -1,6 +1,6 @@
 """What the client makes of DeepCall's own words: codes, messages, and changes it cannot be sure of.
 
-Law: real sockets and a ledger on the far side; every test says how often a request was sent, and
+Real sockets and a ledger on the far side: every test says how often a request was sent, and
 what took effect.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ from deepcall_async import (
     ServerFault,
     UnexpectedReply,
 )
+from tests.support.clients import both_paths, client, quick
 from tests.support.endpoints import (
     ADD,
     CHANGES,
@@ -39,12 +40,8 @@ from tests.support.endpoints import (
     READS,
     RELATION,
     Endpoint,
-    Way,
-    both_ways,
-    client,
     each_endpoint,
     over,
-    quick,
 )
 from tests.support.faultserver import (
     Commit,
@@ -89,12 +86,12 @@ FINAL: dict[int, type[ApiError]] = {
 TRANSIENT = (1009, 1010, 1032)
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("code", FINAL)
-async def test_a_refusal_under_http_200(way: Way, code: Any) -> None:
+async def test_a_refusal_under_http_200(path: str, code: Any) -> None:
     async with (
         FaultServer([Send(error(code, "because"))]) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         for endpoint in ENDPOINTS:
             failure = await endpoint.fails(dc, FINAL[code])
@@ -106,12 +103,12 @@ async def test_a_refusal_under_http_200(way: Way, code: Any) -> None:
             assert len(server.received(endpoint.verb)) == 1
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("code", TRANSIENT)
-async def test_a_fault_that_may_pass(way: Way, code: Any) -> None:
+async def test_a_fault_that_may_pass(path: str, code: Any) -> None:
     async with (
         FaultServer([Send(error(code, "oops"))]) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         for endpoint in ENDPOINTS:
             fault = await endpoint.fails_for_good(dc, ServerFault, attempts=3)
@@ -121,24 +118,24 @@ async def test_a_fault_that_may_pass(way: Way, code: Any) -> None:
             assert len(server.received(endpoint.verb)) == sends
 
 
-@both_ways
+@both_paths
 @over(*READS, DELETE)
 @pytest.mark.parametrize("code", TRANSIENT)
-async def test_a_fault_that_passed(endpoint: Endpoint, way: Way, code: Any) -> None:
+async def test_a_fault_that_passed(endpoint: Endpoint, path: str, code: Any) -> None:
     async with (
         FaultServer([Send(error(code))], [Send(error(code))], serve) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         await endpoint(dc)
         assert (len(server.ledger), server.connections) == (3, 1)
 
 
-@both_ways
+@both_paths
 @each_endpoint
-async def test_one_attempt_means_one(endpoint: Endpoint, way: Way) -> None:
+async def test_one_attempt_means_one(endpoint: Endpoint, path: str) -> None:
     async with (
         FaultServer([Send(error(1009))]) as server,
-        client(server.base_url, way, retry=quick(attempts=1)) as dc,
+        client(server.base_url, path, retry=quick(attempts=1)) as dc,
     ):
         await endpoint.fails_for_good(dc, ServerFault, attempts=1)
         assert len(server.ledger) == 1
@@ -149,47 +146,47 @@ async def test_one_attempt_means_one(endpoint: Endpoint, way: Way) -> None:
 STATUSES: list[Any] = ["pending", "Success", "success ", "", "ok", None, 1, True, ["success"], {}]
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("status", STATUSES, ids=repr)
-async def test_a_verdict_nobody_knows(way: Way, status: Any) -> None:
+async def test_a_verdict_nobody_knows(path: str, status: Any) -> None:
     def undecided(request: Received) -> list[Step]:
         return [Commit(), Send(reply({**answer(request), "status": status, "code": 1009}))]
 
-    async with FaultServer(undecided) as server, client(server.base_url, way) as dc:
+    async with FaultServer(undecided) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             await endpoint.fails(dc, UnexpectedReply)
             assert len(server.received(endpoint.verb)) == 1
 
 
-@both_ways
-async def test_no_verdict_at_all(way: Way) -> None:
+@both_paths
+async def test_no_verdict_at_all(path: str) -> None:
     def silent(request: Received) -> list[Step]:
         return [Send(reply({k: v for k, v in answer(request).items() if k != "status"}))]
 
-    async with FaultServer(silent) as server, client(server.base_url, way) as dc:
+    async with FaultServer(silent) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             await endpoint.fails(dc, UnexpectedReply)
             assert len(server.received(endpoint.verb)) == 1
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("code", [1503, "1503", None, "x", -1, {"a": 1}], ids=repr)
-async def test_a_success_is_one_whatever_its_code(way: Way, code: Any) -> None:
+async def test_a_success_is_one_whatever_its_code(path: str, code: Any) -> None:
     def odd(request: Received) -> list[Step]:
         return [Send(reply({**answer(request), "code": code}))]
 
-    async with FaultServer(odd) as server, client(server.base_url, way) as dc:
+    async with FaultServer(odd) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             await endpoint(dc)
         assert dc.stats.requests == len(ENDPOINTS)
 
 
-@both_ways
-async def test_an_error_is_one_whatever_comes_with_it(way: Way) -> None:
+@both_paths
+async def test_an_error_is_one_whatever_comes_with_it(path: str) -> None:
     def both(request: Received) -> list[Step]:
         return [Send(reply({**answer(request), "status": "error", "code": 1015}))]
 
-    async with FaultServer(both) as server, client(server.base_url, way) as dc:
+    async with FaultServer(both) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             await endpoint.fails(dc, PermissionDenied)
 
@@ -215,24 +212,24 @@ CODES: list[tuple[bytes, type[ApiError], int | None]] = [
 ]
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(("text", "kind", "code"), CODES, ids=lambda part: repr(part)[:12])
-async def test_odd_codes(way: Way, text: bytes, kind: type[Any], code: Any) -> None:
+async def test_odd_codes(path: str, text: bytes, kind: type[Any], code: Any) -> None:
     body = b'{"status":"error","message":"because","code":%s}' % text
-    async with FaultServer([Send(reply(body))]) as server, client(server.base_url, way) as dc:
+    async with FaultServer([Send(reply(body))]) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             failure = await endpoint.fails(dc, kind)
             assert (failure.code, failure.message) == (code, "because")
             assert len(server.received(endpoint.verb)) == 1
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(("status", "kind"), [(200, ApiError), (401, AuthenticationFailed)])
 async def test_an_error_with_nothing_but_its_verdict(
-    way: Way, status: Any, kind: type[Any]
+    path: str, status: Any, kind: type[Any]
 ) -> None:
     body = reply({"status": "error"}, status)
-    async with FaultServer([Send(body)]) as server, client(server.base_url, way) as dc:
+    async with FaultServer([Send(body)]) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             failure = await endpoint.fails(dc, kind)
             assert (failure.code, failure.message) == (None, "")
@@ -253,11 +250,11 @@ MESSAGES: dict[str, tuple[Any, str]] = {
 }
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(("message", "shown"), MESSAGES.values(), ids=MESSAGES.keys())
-async def test_odd_messages(way: Way, message: Any, shown: str) -> None:
+async def test_odd_messages(path: str, message: Any, shown: str) -> None:
     body = error(1000, message)
-    async with FaultServer([Send(body)]) as server, client(server.base_url, way) as dc:
+    async with FaultServer([Send(body)]) as server, client(server.base_url, path) as dc:
         for endpoint in (ADD, RELATION):
             failure = await endpoint.fails(dc, BadRequest)
             assert shown in failure.message
@@ -267,13 +264,13 @@ async def test_odd_messages(way: Way, message: Any, shown: str) -> None:
                 assert text.isprintable()
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("message", [5, None, {"a": 1}, ["a"]], ids=repr)
 @pytest.mark.parametrize("verb", ["update", "delete", "submitAssignGroupToAgent"])
-async def test_a_change_succeeds_whatever_its_message(way: Way, verb: str, message: Any) -> None:
+async def test_a_change_succeeds_whatever_its_message(path: str, verb: str, message: Any) -> None:
     endpoint = next(each for each in ENDPOINTS if each.verb == verb)
     body = reply({"status": "success", "message": message, "code": 200})
-    async with FaultServer([Send(body)]) as server, client(server.base_url, way) as dc:
+    async with FaultServer([Send(body)]) as server, client(server.base_url, path) as dc:
         result = await endpoint.call(dc, 28)
         assert isinstance(result.message if endpoint is DELETE else result, str)
         assert len(server.ledger) == 1
@@ -294,23 +291,31 @@ LOST: dict[str, tuple[Sequence[Step], type[DeepCallError]]] = {
 }
 
 
-def patience(steps: Sequence[Step]) -> float:
-    """A short timeout only where it is what ends the attempt: a slow machine is no fault."""
-    return 0.2 if Stall() in steps else 5.0
+def each_row(names: str | tuple[str, ...], table: Mapping[str, Any]) -> pytest.MarkDecorator:
+    """Run a test for each row; where a timeout is waited for, on a clock that jumps."""
+    rows = [
+        pytest.param(
+            *(row if isinstance(names, tuple) else (row,)),
+            id=name,
+            marks=pytest.mark.virtual_time if "Stall()" in repr(row) else (),
+        )
+        for name, row in table.items()
+    ]
+    return pytest.mark.parametrize(names, rows)
 
 
-each_loss = pytest.mark.parametrize(("steps", "kind"), LOST.values(), ids=LOST.keys())
+each_loss = each_row(("steps", "kind"), LOST)
 
 
-@both_ways
+@both_paths
 @over(*CHANGES)
 @each_loss
 async def test_a_change_whose_answer_is_lost_is_sent_once(
-    endpoint: Endpoint, way: Way, steps: Sequence[Step], kind: type[Any]
+    endpoint: Endpoint, path: str, steps: Sequence[Step], kind: type[Any]
 ) -> None:
     async with (
         FaultServer(steps, serve) as server,
-        client(server.base_url, way, timeout=patience(steps)) as dc,
+        client(server.base_url, path) as dc,
     ):
         unknown = await endpoint.fails(dc, OutcomeUnknown)
         assert type(unknown.__cause__) is kind
@@ -343,53 +348,53 @@ async def test_a_change_refused_after_a_fault_on_the_way_is_still_refused(
 REPEATED = {name: each for name, each in LOST.items() if name != "not-implemented"}
 
 
-@both_ways
-@pytest.mark.parametrize(("steps", "kind"), REPEATED.values(), ids=REPEATED.keys())
+@both_paths
+@each_row(("steps", "kind"), REPEATED)
 async def test_a_delete_whose_answer_is_lost_ends_when_the_group_is_gone(
-    way: Way, steps: Sequence[Step], kind: type[Any]
+    path: str, steps: Sequence[Step], kind: type[Any]
 ) -> None:
     async with (
         FaultServer(steps, [Send(error(1503))]) as server,
-        client(server.base_url, way, timeout=patience(steps)) as dc,
+        client(server.base_url, path) as dc,
     ):
         assert (await dc.groups.delete(28)).already_absent
         assert [r.body["groupId"] for r in server.ledger] == ["28", "28"]
         assert len(server.committed) == 1
 
 
-@both_ways
-@pytest.mark.parametrize(("steps", "kind"), REPEATED.values(), ids=REPEATED.keys())
+@both_paths
+@each_row(("steps", "kind"), REPEATED)
 async def test_a_delete_that_had_not_taken_effect_is_done_by_the_repeat(
-    way: Way, steps: Sequence[Step], kind: type[Any]
+    path: str, steps: Sequence[Step], kind: type[Any]
 ) -> None:
     lost = [step for step in steps if step != Commit()]
     async with (
         FaultServer(lost, serve) as server,
-        client(server.base_url, way, timeout=patience(steps)) as dc,
+        client(server.base_url, path) as dc,
     ):
         assert await dc.groups.delete(28) == DeletedGroup(False, "delete 28")
         assert (len(server.ledger), len(server.committed)) == (2, 1)
 
 
-@both_ways
-@pytest.mark.parametrize(("steps", "kind"), REPEATED.values(), ids=REPEATED.keys())
+@both_paths
+@each_row(("steps", "kind"), REPEATED)
 async def test_a_delete_that_is_never_answered_is_unknown(
-    way: Way, steps: Sequence[Step], kind: type[Any]
+    path: str, steps: Sequence[Step], kind: type[Any]
 ) -> None:
     async with (
         FaultServer(steps) as server,
-        client(server.base_url, way, timeout=patience(steps), retry=quick(attempts=2)) as dc,
+        client(server.base_url, path, retry=quick(attempts=2)) as dc,
     ):
         unknown = await DELETE.fails(dc, OutcomeUnknown, attempts=2)
         assert type(unknown.__cause__) is kind
         assert server.begun == 2
 
 
-@both_ways
-async def test_a_group_that_was_never_there(way: Way) -> None:
+@both_paths
+async def test_a_group_that_was_never_there(path: str) -> None:
     async with (
         FaultServer([Send(error(1503, "no such group"))]) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         gone = await DELETE.fails(dc, GroupUnavailable)
         assert gone.message == "no such group"
@@ -407,12 +412,12 @@ async def test_a_group_that_was_never_there_behind_a_broken_handshake() -> None:
         assert len(server.ledger) == 1
 
 
-@both_ways
-async def test_a_stale_connection_makes_a_delete_doubtful(way: Way) -> None:
+@both_paths
+async def test_a_stale_connection_makes_a_delete_doubtful(path: str) -> None:
     """It may have been carried out before the connection ended: then "gone" means done."""
     async with (
         FaultServer(serve, Early(1, [Reset()]), [Send(error(1503))]) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         await LIST(dc)
         await server.until(lambda s: s.idle_connections == 1)
@@ -429,37 +434,37 @@ REFUSALS: dict[str, tuple[bytes, type[DeepCallError]]] = {
 }
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(("refusal", "kind"), REFUSALS.values(), ids=REFUSALS.keys())
 async def test_a_delete_refused_on_its_repeat_is_unknown(
-    way: Way, refusal: bytes, kind: type[Any]
+    path: str, refusal: bytes, kind: type[Any]
 ) -> None:
     """The refusal is about the repeat; the first may have gone through all the same."""
     async with (
         FaultServer([Commit(), Reset()], [Send(refusal)]) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         unknown = await DELETE.fails(dc, OutcomeUnknown, attempts=2)
         assert type(unknown.__cause__) is kind
         assert (server.begun, len(server.committed)) == (2, 1)
 
 
-@both_ways
-async def test_a_throttled_delete_is_not_repeated(way: Way) -> None:
+@both_paths
+async def test_a_throttled_delete_is_not_repeated(path: str) -> None:
     async with (
         FaultServer([Send(reply(b"", 429))], serve) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         await DELETE.fails(dc, RateLimited)
         assert len(server.ledger) == 1
 
 
-@both_ways
+@both_paths
 @each_endpoint
-async def test_gone_means_done_for_a_delete_only(endpoint: Endpoint, way: Way) -> None:
+async def test_gone_means_done_for_a_delete_only(endpoint: Endpoint, path: str) -> None:
     async with (
         FaultServer([Reset()], [Send(error(1503))]) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         if endpoint in READS:
             await endpoint.fails(dc, GroupUnavailable, attempts=2)
@@ -499,62 +504,62 @@ HIDDEN: dict[str, Sequence[Step]] = {
     "html": [Send(reply(b"<html>"))],
     "no-id": [Send(reply({"status": "success", "code": 200}))],
 }
-each_fate = pytest.mark.parametrize("fate", HIDDEN.values(), ids=HIDDEN.keys())
+each_fate = each_row("fate", HIDDEN)
 
 
-@both_ways
+@both_paths
 @each_fate
-async def test_the_one_new_group_is_found(way: Way, fate: Sequence[Step]) -> None:
+async def test_the_one_new_group_is_found(path: str, fate: Sequence[Step]) -> None:
     account = _Account(fate, [group(9, "Leads")])
     async with (
         FaultServer(account) as server,
-        client(server.base_url, way, timeout=patience(fate)) as dc,
+        client(server.base_url, path) as dc,
     ):
         assert await dc.groups.add("Leads", reconcile=True) == AddedGroup(9)
         assert _verbs(server) == ["list", "add", "list"]
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("name", ["Leads1", "Leads 2", "Leads_3", "Leads (4)", "LEADS", " Leads "])
-async def test_the_new_group_is_found_under_the_name_it_was_given(way: Way, name: str) -> None:
+async def test_the_new_group_is_found_under_the_name_it_was_given(path: str, name: str) -> None:
     account = _Account([Reset()], [group(9, name)])
     if any(char.isdigit() for char in name):
         account.groups.append(group(3, "leads"))
-    async with FaultServer(account) as server, client(server.base_url, way) as dc:
+    async with FaultServer(account) as server, client(server.base_url, path) as dc:
         assert await dc.groups.add("Leads", reconcile=True) == AddedGroup(9)
         assert _verbs(server) == ["list", "add", "list"]
 
 
-@both_ways
-async def test_a_numbered_name_is_somebody_elses_where_the_bare_name_was_free(way: Way) -> None:
+@both_paths
+async def test_a_numbered_name_is_somebody_elses_where_the_bare_name_was_free(path: str) -> None:
     account = _Account([Reset()], [group(9, "Team 10")])
-    async with FaultServer(account) as server, client(server.base_url, way) as dc:
+    async with FaultServer(account) as server, client(server.base_url, path) as dc:
         with pytest.raises(OutcomeUnknown) as caught:
             await dc.groups.add("Team 1", reconcile=True)
         assert caught.value.candidates == ()
 
 
-@both_ways
-async def test_the_deadline_spans_all_calls_of_a_reconciled_add(way: Way) -> None:
+@both_paths
+async def test_the_deadline_spans_all_calls_of_a_reconciled_add(path: str) -> None:
     def slow(request: Received) -> Sequence[Step]:
         # Each list within the deadline, and both together beyond it.
         return [Delay(0.6 if request.verb == "list" else 0.0), *account(request)]
 
     account = _Account([Reset()], [group(9, "Leads")])
     retry = RetryPolicy(deadline=1.0)
-    async with FaultServer(slow) as server, client(server.base_url, way, retry=retry) as dc:
+    async with FaultServer(slow) as server, client(server.base_url, path, retry=retry) as dc:
         with pytest.raises(OutcomeUnknown, match="could not be listed afterwards"):
             await dc.groups.add("Leads", reconcile=True)
         assert _verbs(server)[:2] == ["list", "add"]
 
 
-@both_ways
+@both_paths
 @each_fate
-async def test_no_new_group_is_not_taken_for_a_failure(way: Way, fate: Sequence[Step]) -> None:
+async def test_no_new_group_is_not_taken_for_a_failure(path: str, fate: Sequence[Step]) -> None:
     """It may still be on its way, so nothing is sent again and nothing is promised."""
     async with (
         FaultServer(_Account(fate)) as server,
-        client(server.base_url, way, timeout=patience(fate)) as dc,
+        client(server.base_url, path) as dc,
     ):
         with pytest.raises(OutcomeUnknown) as caught:
             await dc.groups.add("Leads", reconcile=True)
@@ -564,12 +569,12 @@ async def test_no_new_group_is_not_taken_for_a_failure(way: Way, fate: Sequence[
         assert _verbs(server) == ["list", "add", "list"]
 
 
-@both_ways
-async def test_several_new_groups_are_left_to_the_caller(way: Way) -> None:
+@both_paths
+async def test_several_new_groups_are_left_to_the_caller(path: str) -> None:
     made = [group(9, "Leads"), group(10, "Leads1"), group(11, "Other")]
     async with (
         FaultServer(_Account([Reset()], made)) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         with pytest.raises(OutcomeUnknown) as caught:
             await dc.groups.add("Leads", reconcile=True)
@@ -577,63 +582,63 @@ async def test_several_new_groups_are_left_to_the_caller(way: Way) -> None:
         assert _verbs(server) == ["list", "add", "list"]
 
 
-@both_ways
-async def test_somebody_elses_new_group_is_not_taken_for_ours(way: Way) -> None:
+@both_paths
+async def test_somebody_elses_new_group_is_not_taken_for_ours(path: str) -> None:
     account = _Account([Reset()], [group(9, "Leadership"), group(10, "My Leads")])
-    async with FaultServer(account) as server, client(server.base_url, way) as dc:
+    async with FaultServer(account) as server, client(server.base_url, path) as dc:
         with pytest.raises(OutcomeUnknown) as caught:
             await dc.groups.add("Leads", reconcile=True)
         assert caught.value.candidates == ()
 
 
-@both_ways
-async def test_an_answered_add_is_not_looked_for(way: Way) -> None:
+@both_paths
+async def test_an_answered_add_is_not_looked_for(path: str) -> None:
     account = _Account([Send(reply({"status": "success", "groupId": 9, "code": 200}))])
-    async with FaultServer(account) as server, client(server.base_url, way) as dc:
+    async with FaultServer(account) as server, client(server.base_url, path) as dc:
         assert await dc.groups.add("Leads", reconcile=True) == AddedGroup(9)
         assert _verbs(server) == ["list", "add"]
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(
     ("refusal", "kind"),
     [(error(1015), PermissionDenied), (error(1501), BadRequest), (reply(b"", 429), RateLimited)],
     ids=["permission", "name", "throttled"],
 )
-async def test_a_refused_add_is_not_looked_for(way: Way, refusal: bytes, kind: type[Any]) -> None:
+async def test_a_refused_add_is_not_looked_for(path: str, refusal: bytes, kind: type[Any]) -> None:
     async with (
         FaultServer(_Account([Send(refusal)])) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         with pytest.raises(kind):
             await dc.groups.add("Leads", reconcile=True)
         assert _verbs(server) == ["list", "add"]
 
 
-@both_ways
-async def test_nothing_is_added_when_the_first_look_fails(way: Way) -> None:
+@both_paths
+async def test_nothing_is_added_when_the_first_look_fails(path: str) -> None:
     async with (
         FaultServer([Send(error(1015))], serve) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         with pytest.raises(PermissionDenied):
             await dc.groups.add("Leads", reconcile=True)
         assert _verbs(server) == ["list"]
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(
     "second",
     [[Send(error(1015))], [Send(error(1014))], [Reset()], [Send(reply(b"<html>"))]],
     ids=["permission", "token", "reset", "html"],
 )
 async def test_an_add_stays_unknown_when_the_second_look_fails(
-    way: Way, second: Sequence[Step]
+    path: str, second: Sequence[Step]
 ) -> None:
     listing = [Send(reply({"status": "success", "response": [], "code": 200}))]
     async with (
         FaultServer(listing, [Commit(), Reset()], second) as server,
-        client(server.base_url, way) as dc,
+        client(server.base_url, path) as dc,
     ):
         with pytest.raises(OutcomeUnknown) as caught:
             await dc.groups.add("Leads", reconcile=True)
@@ -644,11 +649,11 @@ async def test_an_add_stays_unknown_when_the_second_look_fails(
         assert _verbs(server).count("add") == 1
 
 
-@both_ways
-async def test_the_second_look_is_repeated_like_any_other(way: Way) -> None:
+@both_paths
+async def test_the_second_look_is_repeated_like_any_other(path: str) -> None:
     account = _Account([Reset()], [group(9, "Leads")])
     script: list[Reaction] = [account, account, [Send(error(1009))], account]
-    async with FaultServer(*script) as server, client(server.base_url, way) as dc:
+    async with FaultServer(*script) as server, client(server.base_url, path) as dc:
         assert await dc.groups.add("Leads", reconcile=True) == AddedGroup(9)
         assert _verbs(server) == ["list", "add", "list", "list"]
 
@@ -656,9 +661,9 @@ async def test_the_second_look_is_repeated_like_any_other(way: Way) -> None:
 # Swaps -------------------------------------------------------------------------------------------
 
 
-@both_ways
+@both_paths
 @each_endpoint
-async def test_each_caller_gets_its_own_answer(endpoint: Endpoint, way: Way) -> None:
-    async with FaultServer(serve) as server, client(server.base_url, way) as dc:
+async def test_each_caller_gets_its_own_answer(endpoint: Endpoint, path: str) -> None:
+    async with FaultServer(serve) as server, client(server.base_url, path) as dc:
         await asyncio.gather(*(endpoint(dc, number) for number in range(1, 21)))
         assert len(server.ledger) == 20

@@ -1,6 +1,6 @@
 """What the client makes of bodies: too large, garbled, or not of the shape it knows.
 
-Law: real sockets and a ledger on the far side; every test says how often a request was sent. A
+Real sockets and a ledger on the far side: every test says how often a request was sent. A
 canary stands in what must not be shown.
 """
 
@@ -17,18 +17,8 @@ from typing import Any
 import pytest
 
 from deepcall_async import ResponseTooLarge, UnexpectedReply
-from tests.support.endpoints import (
-    ADD,
-    ENDPOINTS,
-    LIST,
-    RELATION,
-    Endpoint,
-    Way,
-    both_ways,
-    client,
-    each_endpoint,
-    over,
-)
+from tests.support.clients import both_paths, client
+from tests.support.endpoints import ADD, ENDPOINTS, LIST, RELATION, Endpoint, each_endpoint, over
 from tests.support.faultserver import FaultServer, Fin, Reaction, Received, Send, Stall, Step
 from tests.support.replies import Framing, answer, as_json, chunk, group, reply, serve, zipped
 
@@ -82,13 +72,13 @@ def test_the_bomb_is_one() -> None:
     assert 16 * MIB / len(BOMB) > 1000
 
 
-@both_ways
+@both_paths
 @each_excess
-async def test_a_body_over_the_limit(way: Way, excess: Sequence[Step]) -> None:
+async def test_a_body_over_the_limit(path: str, excess: Sequence[Step]) -> None:
     script: list[Reaction] = [excess, serve] * len(ENDPOINTS)
     async with (
         FaultServer(*script) as server,
-        client(server.base_url, way, max_response_bytes=CAP) as dc,
+        client(server.base_url, path, max_response_bytes=CAP) as dc,
     ):
         for endpoint in ENDPOINTS:
             large = await endpoint.fails(dc, ResponseTooLarge)
@@ -100,15 +90,15 @@ async def test_a_body_over_the_limit(way: Way, excess: Sequence[Step]) -> None:
             assert len(server.received(endpoint.verb)) == 2
 
 
-@both_ways
+@both_paths
 @each_excess
 async def test_a_body_over_the_limit_does_not_fill_the_memory(
-    way: Way, excess: Sequence[Step]
+    path: str, excess: Sequence[Step]
 ) -> None:
     limit = MIB
     async with (
         FaultServer(serve, excess) as server,
-        client(server.base_url, way, max_response_bytes=limit) as dc,
+        client(server.base_url, path, max_response_bytes=limit) as dc,
     ):
         await RELATION(dc)
         tracemalloc.start()
@@ -121,10 +111,10 @@ async def test_a_body_over_the_limit_does_not_fill_the_memory(
         assert peak <= limit + MIB
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @pytest.mark.parametrize("compressed", [False, True])
-async def test_a_body_at_the_limit(way: Way, framing: Framing, compressed: bool) -> None:
+async def test_a_body_at_the_limit(path: str, framing: Framing, compressed: bool) -> None:
     def padded(request: Received) -> list[Step]:
         body = as_json(answer(request)).ljust(CAP)
         whole = zipped(body, framing=framing) if compressed else reply(body, framing=framing)
@@ -132,7 +122,7 @@ async def test_a_body_at_the_limit(way: Way, framing: Framing, compressed: bool)
 
     async with (
         FaultServer(padded) as server,
-        client(server.base_url, way, max_response_bytes=CAP) as dc,
+        client(server.base_url, path, max_response_bytes=CAP) as dc,
     ):
         for endpoint in ENDPOINTS:
             await endpoint(dc)
@@ -150,17 +140,17 @@ COMPRESSED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 }
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(("coding", "squeeze"), COMPRESSED.values(), ids=COMPRESSED.keys())
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_compressed_replies_are_welcome(
-    way: Way, coding: str, squeeze: Callable[[bytes], bytes], framing: Framing
+    path: str, coding: str, squeeze: Callable[[bytes], bytes], framing: Framing
 ) -> None:
     def squeezed(request: Received) -> list[Step]:
         headers = [("Content-Encoding", coding)]
         return [Send(reply(squeeze(as_json(answer(request))), 200, headers, framing=framing))]
 
-    async with FaultServer(squeezed) as server, client(server.base_url, way) as dc:
+    async with FaultServer(squeezed) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             await endpoint(dc)
         assert dc.stats.requests == len(ENDPOINTS)
@@ -201,13 +191,13 @@ GARBLED: dict[str, Callable[[bytes], bytes]] = {
 }  # fmt: skip
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize("garble", GARBLED.values(), ids=GARBLED.keys())
-async def test_what_is_not_json(way: Way, garble: Callable[[bytes], bytes]) -> None:
+async def test_what_is_not_json(path: str, garble: Callable[[bytes], bytes]) -> None:
     def garbled(request: Received) -> list[Step]:
         return [Send(reply(garble(b'{"x":"Canary",' + as_json(answer(request))[1:])))]
 
-    async with FaultServer(garbled) as server, client(server.base_url, way) as dc:
+    async with FaultServer(garbled) as server, client(server.base_url, path) as dc:
         for endpoint in ENDPOINTS:
             unexpected = await endpoint.fails(dc, UnexpectedReply)
             _shows_no_data(unexpected)
@@ -246,29 +236,29 @@ def _without_code(value: Any) -> Any:
     return {key: each for key, each in value.items() if key != "code"}
 
 
-@both_ways
+@both_paths
 @each_endpoint
 @pytest.mark.parametrize("change", [_richer, _as_text, _without_code])
 async def test_shapes_that_are_taken(
-    endpoint: Endpoint, way: Way, change: Callable[[Any], Any]
+    endpoint: Endpoint, path: str, change: Callable[[Any], Any]
 ) -> None:
     def changed(request: Received) -> list[Step]:
         return [Send(reply(change(answer(request))))]
 
-    async with FaultServer(changed) as server, client(server.base_url, way) as dc:
+    async with FaultServer(changed) as server, client(server.base_url, path) as dc:
         await endpoint(dc)
         assert len(server.ledger) == 1
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(
     "response",
     [[group(28)], {"groupData": [group(28)]}, {"groupData": group(28)}, [group(27), group(28)]],
     ids=["array", "holder", "holder-of-one", "more-than-asked-for"],
 )
-async def test_lists_come_in_several_shapes(way: Way, response: Any) -> None:
+async def test_lists_come_in_several_shapes(path: str, response: Any) -> None:
     body = reply({"status": "success", "response": response, "code": 200})
-    async with FaultServer([Send(body)]) as server, client(server.base_url, way) as dc:
+    async with FaultServer([Send(body)]) as server, client(server.base_url, path) as dc:
         await LIST(dc)
         assert len(server.ledger) == 1
 
@@ -293,57 +283,57 @@ REQUIRED: tuple[tuple[Endpoint, str, str], ...] = (
     (RELATION, "$.response.relationData[0]", "receive_call"),
 )
 each_required = pytest.mark.parametrize(
-    ("endpoint", "path", "field"), REQUIRED, ids=lambda part: getattr(part, "name", part)
+    ("endpoint", "where", "field"), REQUIRED, ids=lambda part: getattr(part, "name", part)
 )
 
 
-def _find(value: Any, path: str) -> Any:
-    for step in path.replace("[", ".").replace("]", "").split(".")[1:]:
+def _find(value: Any, where: str) -> Any:
+    for step in where.replace("[", ".").replace("]", "").split(".")[1:]:
         value = value[int(step)] if step.isdigit() else value[step]
     return value
 
 
-@both_ways
+@both_paths
 @each_required
 async def test_a_required_field_is_missing(
-    endpoint: Endpoint, path: str, field: str, way: Way
+    endpoint: Endpoint, where: str, field: str, path: str
 ) -> None:
     def lacking(request: Received) -> list[Step]:
         body = copy.deepcopy(answer(request))
-        del _find(body, path)[field]
+        del _find(body, where)[field]
         return [Send(reply({"x": "Canary", **body}))]
 
-    async with FaultServer(lacking) as server, client(server.base_url, way) as dc:
+    async with FaultServer(lacking) as server, client(server.base_url, path) as dc:
         unexpected = await endpoint.fails(dc, UnexpectedReply)
         _shows_no_data(unexpected)
         assert field in str(unexpected)
-        assert path == "$" or path in str(unexpected), str(unexpected)
+        assert where == "$" or where in str(unexpected), str(unexpected)
         assert len(server.ledger) == 1
 
 
 WRONG: list[Any] = [None, {"Canary": "Canary"}, ["Canary"]]
 
 
-def _in_place_of(path: str, field: str, value: bytes) -> Reaction:
+def _in_place_of(where: str, field: str, value: bytes) -> Reaction:
     def react(request: Received) -> list[Step]:
         body = copy.deepcopy(answer(request))
-        _find(body, path)[field] = "<here>"
+        _find(body, where)[field] = "<here>"
         return [Send(reply(as_json(body).replace(b'"<here>"', value)))]
 
     return react
 
 
-@both_ways
+@both_paths
 @each_required
 async def test_a_required_field_has_the_wrong_type(
-    endpoint: Endpoint, path: str, field: str, way: Way
+    endpoint: Endpoint, where: str, field: str, path: str
 ) -> None:
-    script = [_in_place_of(path, field, as_json(value)) for value in WRONG]
-    async with FaultServer(*script) as server, client(server.base_url, way) as dc:
+    script = [_in_place_of(where, field, as_json(value)) for value in WRONG]
+    async with FaultServer(*script) as server, client(server.base_url, path) as dc:
         for sent in range(1, len(WRONG) + 1):
             unexpected = await endpoint.fails(dc, UnexpectedReply)
             _shows_no_data(unexpected)
-            assert f"{path}.{field}" in str(unexpected), str(unexpected)
+            assert f"{where}.{field}" in str(unexpected), str(unexpected)
             assert len(server.ledger) == sent
 
 
@@ -351,24 +341,24 @@ NOT_IDS = [b"1" + b"0" * 400, b"9223372036854775808", b"-1e400", b"2.5", b'"Cana
            b'"1' + b"0" * 400 + b'"', b'""', b"true", b'" 28"']  # fmt: skip
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(
-    ("endpoint", "path", "field"),
+    ("endpoint", "where", "field"),
     [each for each in REQUIRED if each[2] in ("groupId", "unique_id", "group_id", "agent_id")],
     ids=lambda part: getattr(part, "name", part),
 )
-async def test_an_id_that_is_none(endpoint: Endpoint, path: str, field: str, way: Way) -> None:
-    script = [_in_place_of(path, field, value) for value in NOT_IDS]
-    async with FaultServer(*script) as server, client(server.base_url, way) as dc:
+async def test_an_id_that_is_none(endpoint: Endpoint, where: str, field: str, path: str) -> None:
+    script = [_in_place_of(where, field, value) for value in NOT_IDS]
+    async with FaultServer(*script) as server, client(server.base_url, path) as dc:
         for sent in range(1, len(NOT_IDS) + 1):
             unexpected = await endpoint.fails(dc, UnexpectedReply)
             _shows_no_data(unexpected)
             assert len(server.ledger) == sent
 
 
-@both_ways
+@both_paths
 @over(LIST, RELATION)
-async def test_half_a_character_never_comes_out(endpoint: Endpoint, way: Way) -> None:
+async def test_half_a_character_never_comes_out(endpoint: Endpoint, path: str) -> None:
     """A lone surrogate could be neither printed nor sent again."""
 
     def wrong(request: Received) -> list[Step]:
@@ -376,7 +366,7 @@ async def test_half_a_character_never_comes_out(endpoint: Endpoint, way: Way) ->
             Send(reply(as_json(answer(request)).replace(b'"name":"Sales"', b'"name":"\\ud800"')))
         ]
 
-    async with FaultServer(wrong) as server, client(server.base_url, way) as dc:
+    async with FaultServer(wrong) as server, client(server.base_url, path) as dc:
         await endpoint.fails(dc, UnexpectedReply)
         assert len(server.ledger) == 1
 
@@ -416,14 +406,14 @@ def _spoil(value: Any, bad: Any) -> Any:
     return bad if value is ... else value
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(
     ("method", "places", "names", "values"), SPOILT, ids=lambda part: part or "-"
 )
 async def test_wrong_arguments_never_leave(
-    way: Way, method: str, places: tuple[Any, ...], names: dict[str, Any], values: list[Any]
+    path: str, method: str, places: tuple[Any, ...], names: dict[str, Any], values: list[Any]
 ) -> None:
-    async with FaultServer(serve) as server, client(server.base_url, way) as dc:
+    async with FaultServer(serve) as server, client(server.base_url, path) as dc:
         for bad in values:
             with pytest.raises((ValueError, TypeError)) as caught:
                 await getattr(dc.groups, method)(
@@ -435,12 +425,12 @@ async def test_wrong_arguments_never_leave(
         assert (server.connections, dc.stats.requests) == (0, 0)
 
 
-@both_ways
+@both_paths
 @pytest.mark.parametrize(
     "name", ['"quoted"', "back\\slash", "Łódź 🚀", "x" * 255, "' OR 1=1 --", "</script>"]
 )
-async def test_any_other_name_arrives_as_it_is(way: Way, name: str) -> None:
-    async with FaultServer(serve) as server, client(server.base_url, way) as dc:
+async def test_any_other_name_arrives_as_it_is(path: str, name: str) -> None:
+    async with FaultServer(serve) as server, client(server.base_url, path) as dc:
         await dc.groups.add(name)
         await dc.groups.update(28, name=name)
         assert [request.body["name"] for request in server.ledger] == [name, name]

@@ -13,8 +13,6 @@ import pytest
 from tests.interop import peers
 from tests.support import ways
 
-GROUPS = 1000
-
 
 @pytest.fixture(autouse=True)
 def way_of_network(request) -> str:
@@ -31,8 +29,8 @@ def scheme(way_of_network) -> str:
 def sandboxes(deepcall_sandbox_factory):
     """A sandbox, and one of the same account that speaks TLS with the tests' certificate."""
     with (
-        deepcall_sandbox_factory(groups=GROUPS, agents=60) as plain,
-        deepcall_sandbox_factory(groups=GROUPS, agents=60, tls=True) as secure,
+        deepcall_sandbox_factory(groups=peers.GROUPS, agents=60) as plain,
+        deepcall_sandbox_factory(groups=peers.GROUPS, agents=60, tls=True) as secure,
     ):
         yield plain, secure
 

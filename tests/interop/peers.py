@@ -16,7 +16,10 @@ from deepcall_async.sandbox import Sandbox
 from tests.interop.programs import Program, find, running, unprivileged
 from tests.support.hazards import Certificates
 
-__all__ = ["PEERS", "Peer", "client_certificate", "haproxy", "nginx", "node", "squid"]
+__all__ = ["GROUPS", "PEERS", "Peer", "client_certificate", "haproxy", "nginx", "node", "squid"]
+
+GROUPS = 1000
+"""Groups in the account behind each peer."""
 
 
 class Peer:
@@ -44,7 +47,7 @@ class Peer:
     def client(self, scheme: str, **options: Any) -> DeepCall:
         """A client that goes through this peer, over plain TCP or TLS."""
         sandbox = self.sandboxes[scheme]
-        if scheme == "https":
+        if self.urls[scheme].startswith("https:"):
             secure = sandbox.base_url.startswith("https:")
             trusted = sandbox.ssl_context() if secure else Certificates().client()
             options.setdefault("ssl", trusted)
@@ -177,7 +180,10 @@ backend nobody
 
 @contextmanager
 def haproxy(sandbox: Sandbox) -> Iterator[Peer]:
-    """HAProxy: keep-alive of a second, and a third port without a server behind it."""
+    """HAProxy: keep-alive of a second, and a third port without a server behind it.
+
+    What is started is its master, which starts new workers when it is told to.
+    """
     program = find("haproxy")
 
     def command(folder: Path, ports: list[int]) -> list[str | Path]:
@@ -185,7 +191,7 @@ def haproxy(sandbox: Sandbox) -> Iterator[Peer]:
             ports=ports, pem=_pem(folder), backend=sandbox.base_url.removeprefix("http://")
         )
         (folder / "haproxy.cfg").write_text(config)
-        return [program, "-db", "-f", folder / "haproxy.cfg"]
+        return [program, "-W", "-db", "-f", folder / "haproxy.cfg"]
 
     with running(command, ports=3) as started:
         urls = _urls(*started.ports[:2])

@@ -24,7 +24,8 @@ from deepcall_async import (
     fan_out,
 )
 from tests.interop import peers
-from tests.interop.conftest import GROUPS
+from tests.interop.jobs import fan_out_of_a_thousand, six_endpoints
+from tests.interop.peers import GROUPS
 from tests.support.hazards import Certificates, refused_port
 
 pytestmark = pytest.mark.anyio
@@ -176,11 +177,9 @@ TLS_VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 async def test_a_client_certificate_is_shown(nginx, version, mark):
     context = peers.client_certificate()
     context.minimum_version = context.maximum_version = version
-    async with nginx.client("mtls", ssl=context, headers={"X-Test": mark}) as dc:
-        batch = await collect(dc.groups.agent_relation, range(1, 41), concurrency=8)
-        assert len(batch.ok) == 40
-        assert (await dc.groups.add("Sales")).group_id
-    answers = await logged(nginx, mark, 41)
+    await six_endpoints(nginx, "mtls", ssl=context, headers={"X-Test": mark})
+    await fan_out_of_a_thousand(nginx, "mtls", ssl=context, headers={"X-Test": mark})
+    answers = await logged(nginx, mark, GROUPS + 8)
     assert {answer["verified"] for answer in answers} == {"SUCCESS"}
     assert {answer["protocol"] for answer in answers} == {version.name.replace("_", ".")}
 

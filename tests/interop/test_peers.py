@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
 import pytest
 
-from deepcall_async import GroupUnavailable, Ok, fan_out
-from tests.interop.conftest import GROUPS
+from tests.interop.jobs import fan_out_of_a_thousand, six_endpoints
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_the_six_endpoints(peer, scheme):
-    sandbox = peer.sandboxes[scheme]
-    agent = sandbox.add_agent("Asha")
-    async with peer.client(scheme) as dc:
-        added = await dc.groups.add("Sales")
-        await dc.groups.update(added.group_id, name="Sales EU", status=1)
-        await dc.groups.assign_agents(added.group_id, [agent], receive_call=[agent])
-        (listed,) = await dc.groups.list(group_id=added.group_id)
-        relation = await dc.groups.agent_relation(added.group_id)
-        assert not (await dc.groups.delete(added.group_id)).already_absent
-        with pytest.raises(GroupUnavailable) as refused:
-            await dc.groups.agent_relation(added.group_id)
-    assert listed.name == relation.group.name == "Sales EU"
-    assert [member.agent.name for member in relation.receivers] == ["Asha"]
-    assert refused.value.code == 1503
-    # Each was sent once, and none of them changed on its way.
-    assert [(call.endpoint, call.code) for call in sandbox.calls] == [
-        ("add", 200),
-        ("update", 200),
-        ("submitAssignGroupToAgent", 200),
-        ("list", 200),
-        ("getGroupAgentRelation", 200),
-        ("delete", 200),
-        ("getGroupAgentRelation", 1503),
-    ]
+    await six_endpoints(peer, scheme)
 
 
 async def test_names_in_every_script_come_back_as_they_were(peer, scheme):
@@ -50,20 +25,7 @@ async def test_names_in_every_script_come_back_as_they_were(peer, scheme):
 
 
 async def test_a_fan_out_of_a_thousand(peer, scheme):
-    seen: Counter[int] = Counter()
-    async with peer.client(scheme) as dc:
-        ids = [group.unique_id for group in await dc.groups.list()]
-        async with fan_out(dc.groups.agent_relation, ids, concurrency=32) as outcomes:
-            async for outcome in outcomes:
-                assert isinstance(outcome, Ok), outcome
-                assert outcome.value.group.unique_id == outcome.key
-                seen[outcome.key] += 1
-        stats = dc.stats
-    assert len(ids) == GROUPS
-    assert seen == Counter(ids)
-    assert stats.active == 0
-    # A connection that ended while it was idle costs a read one repeat; nothing else was repeated.
-    assert stats.requests <= 1.06 * (GROUPS + 1)
+    await fan_out_of_a_thousand(peer, scheme)
 
 
 async def test_changes_over_connections_that_are_about_to_end(peer, scheme):

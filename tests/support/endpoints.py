@@ -6,14 +6,11 @@ disagree. Servers are scripted elsewhere.
 
 from __future__ import annotations
 
-import contextlib
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import pytest
-from aiohttp import ClientSession, TCPConnector
 
 from deepcall_async import (
     AddedGroup,
@@ -22,10 +19,7 @@ from deepcall_async import (
     DeletedGroup,
     OutcomeUnknown,
     RateLimited,
-    RetryPolicy,
-    UserToken,
 )
-from tests.support.ways import trusting
 
 E = TypeVar("E", bound=DeepCallError)
 
@@ -133,9 +127,6 @@ LIST, RELATION, DELETE, ADD, UPDATE, ASSIGN = ENDPOINTS
 READS = (LIST, RELATION)
 CHANGES = (ADD, UPDATE, ASSIGN)
 
-Way = Literal["direct", "borrowed"]
-"""Through the client's own connections, or through somebody's aiohttp session."""
-
 
 def over(*endpoints: Endpoint) -> pytest.MarkDecorator:
     """Run a test for each of the endpoints."""
@@ -143,40 +134,3 @@ def over(*endpoints: Endpoint) -> pytest.MarkDecorator:
 
 
 each_endpoint = over(*ENDPOINTS)
-both_ways = pytest.mark.parametrize("way", ["direct", "borrowed"])
-
-
-def quick(attempts: int = 3, deadline: float | None = None) -> RetryPolicy:
-    """A policy whose waits are too short to notice."""
-    return RetryPolicy(attempts=attempts, base_delay=0.001, max_delay=0.01, deadline=deadline)
-
-
-@contextlib.asynccontextmanager
-async def client(
-    url: str,
-    way: Way = "direct",
-    *,
-    timeout: float = 5.0,
-    retry: RetryPolicy | None = None,
-    connector: TCPConnector | None = None,
-    tls: ssl.SSLContext | None = None,
-    **options: Any,
-) -> AsyncIterator[DeepCall]:
-    """A client of the server at this address; ``connector`` is the borrowed session's."""
-    async with contextlib.AsyncExitStack() as stack:
-        session = None
-        tls = tls or trusting()
-        if way == "borrowed":
-            connector = connector or TCPConnector(ssl=tls or True)
-            session = await stack.enter_async_context(ClientSession(connector=connector))
-        yield await stack.enter_async_context(
-            DeepCall(
-                UserToken("7", "the-token"),
-                base_url=url,
-                session=session,
-                ssl=tls if way == "direct" else None,
-                timeout=timeout,
-                retry=retry or quick(),
-                **options,
-            )
-        )

@@ -206,7 +206,8 @@ class FaultServer:
 
     ``on_connect`` runs before anything is read, ``close_idle_after`` limits how long a connection
     may wait for its second request and those that follow. With ``ssl`` the same happens inside
-    TLS; when it is None, the way on which the test runs decides. Connections whose numbers are in ``drop`` are reset at their first byte, before any TLS.
+    TLS; when it is None, the way on which the test runs decides. Connections whose numbers are in
+    ``drop`` are reset at their first byte, before any TLS.
 
     Attributes:
         ledger: every request that arrived whole, in order.
@@ -256,8 +257,12 @@ class FaultServer:
         return self._port
 
     @property
+    def scheme(self) -> str:
+        return "https" if self._ssl else "http"
+
+    @property
     def base_url(self) -> str:
-        return self.url("https" if self._ssl else "http")
+        return self.url(self.scheme)
 
     @property
     def open_connections(self) -> int:

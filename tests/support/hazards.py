@@ -1,6 +1,6 @@
 """Places where nobody answers, and certificates that a client should and should not accept.
 
-Law: plain sockets, the standard library and trustme; nothing from the package.
+Plain sockets, the standard library and trustme; nothing from the package.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The bytes of replies, good and bad, written by hand from the vendor's pages.
 
-Law: pure functions that give bytes or a fault server's steps; nothing from the package.
+Pure functions that give bytes or a fault server's steps; nothing from the package.
 """
 
 from __future__ import annotations

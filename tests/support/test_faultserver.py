@@ -1,6 +1,6 @@
 """The fault server does what its script says: each kind of step, seen from a plain socket.
 
-Law: raw asyncio streams as the client, so that these tests trust nothing but the operating system.
+Raw asyncio streams are the client, so that these tests trust nothing but the operating system.
 """
 
 import asyncio

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from deepcall_async.transport.connection import State
-from tests.support.endpoints import ADD, LIST, RELATION, Endpoint, client
+from tests.support.clients import client
+from tests.support.endpoints import ADD, LIST, RELATION, Endpoint
 from tests.support.faultserver import Delay, Early, FaultServer, Fin, Received, Send, Step
 from tests.support.replies import answer, error, reply, serve
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from deepcall_async import RequestTimeout
-from tests.support.endpoints import ADD, LIST, READS, RELATION, Endpoint, client, over, quick
+from tests.support.clients import client, quick
+from tests.support.endpoints import ADD, LIST, READS, RELATION, Endpoint, over
 from tests.support.faultserver import Delay, FaultServer, Received, Send, Stall, Step, Wait
 from tests.support.replies import answer, reply, serve, zipped
 
@@ -67,13 +68,13 @@ FRAMINGS: dict[str, Callable[[Received], bytes]] = {
 }
 
 
-@pytest.mark.parametrize(("way", "calls"), [("direct", 1000), ("borrowed", 200)])
+@pytest.mark.parametrize(("path", "calls"), [("direct", 1000), ("borrowed", 200)])
 @pytest.mark.parametrize("framed", FRAMINGS.values(), ids=FRAMINGS.keys())
 async def test_all_calls_go_out_on_the_same_connections(
-    framed: Callable[[Received], bytes], way: str, calls: int
+    framed: Callable[[Received], bytes], path: str, calls: int
 ) -> None:
     async with FaultServer(lambda request: [Send(framed(request))]) as server:
-        async with client(server.base_url, way, max_connections=4) as dc:
+        async with client(server.base_url, path, max_connections=4) as dc:
             for start in range(1, calls + 1, 20):
                 await asyncio.gather(*(RELATION(dc, start + more) for more in range(20)))
         assert len(server.ledger) == calls

@@ -31,7 +31,8 @@ from deepcall_async import (
 )
 from deepcall_async.admission import RateLimiter
 from deepcall_async.retry import Recovery, Retry, RetryBudget
-from tests.support.endpoints import ADD, ASSIGN, LIST, RELATION, client, each_endpoint, quick
+from tests.support.clients import client, quick
+from tests.support.endpoints import ADD, ASSIGN, LIST, RELATION, each_endpoint
 from tests.support.faultserver import Delay, FaultServer, Received, Send, Step
 from tests.support.hazards import Certificates
 from tests.support.replies import error, serve
@@ -438,9 +439,9 @@ def echo(request: Received) -> Sequence[Step]:
 
 
 @pytest.mark.parametrize("token", [Loud(CORE), Named.TOKEN], ids=["a subclass", "an enumeration"])
-@pytest.mark.parametrize("way", ["direct", "borrowed"])
-async def test_a_subclass_of_str_is_sent_as_it_is_and_not_shown(token: str, way: str) -> None:
-    async with FaultServer(serve, echo) as server, client(server.base_url, way) as dc:
+@both_paths
+async def test_a_subclass_of_str_is_sent_as_it_is_and_not_shown(token: str, path: str) -> None:
+    async with FaultServer(serve, echo) as server, client(server.base_url, path) as dc:
         for credentials in (UserToken(Loud("29791451"), token), SessionId(token)):
             mine = dc.with_options(credentials=credentials)
             server._script = (serve,)

@@ -19,7 +19,8 @@ from deepcall_async import (
     ServerFault,
     UnexpectedReply,
 )
-from tests.support.endpoints import RELATION, client, quick
+from tests.support.clients import client, quick
+from tests.support.endpoints import RELATION
 from tests.support.faultserver import Delay, FaultServer, Fin, HalfClose, Received, Send, Step
 from tests.support.replies import answer, as_json, serve
 
@@ -385,7 +386,7 @@ TABLE = {
 }
 
 
-async def outcome(way: str, odd: Odd) -> type[DeepCallError] | None:
+async def outcome(path: str, odd: Odd) -> type[DeepCallError] | None:
     """What a path makes of a response; the call that follows must be answered rightly."""
     steps: list[Step] = []
     for part in odd.parts:
@@ -393,7 +394,7 @@ async def outcome(way: str, odd: Odd) -> type[DeepCallError] | None:
         steps += [Send(part), Delay(0.001)]
     async with FaultServer([*steps[:-1], *odd.end], serve) as server:
         async with client(
-            server.base_url, way, retry=quick(1), timeout=4.0, max_response_bytes=2**20
+            server.base_url, path, retry=quick(1), timeout=4.0, max_response_bytes=2**20
         ) as dc:
             found: type[DeepCallError] | None = None
             try:

@@ -17,7 +17,8 @@ from deepcall_async import DeepCall, DeepCallError
 from deepcall_async.transport.base import Answer
 from deepcall_async.transport.connection import State
 from deepcall_async.transport.direct import DirectTransport
-from tests.support.endpoints import ADD, DELETE, RELATION, client, quick
+from tests.support.clients import client, quick
+from tests.support.endpoints import ADD, DELETE, RELATION
 from tests.support.faultserver import Delay, FaultServer, Fin, Received, Reset, Send, Stall, Step
 from tests.support.replies import answer, chunk, reply, serve, success, zipped
 
@@ -191,8 +192,8 @@ def calls() -> int:
     return 10_000 if settings().max_examples >= 500 else 300
 
 
-@pytest.mark.parametrize("way", ["direct", "borrowed"])
-async def test_calls_given_up_at_random_swap_nothing(way: str) -> None:
+@both_paths
+async def test_calls_given_up_at_random_swap_nothing(path: str) -> None:
     dice = random.Random(20261124)
     ends: Counter[str] = Counter()
 
@@ -216,8 +217,8 @@ async def test_calls_given_up_at_random_swap_nothing(way: str) -> None:
             ends["answered"] += 1
 
     total = calls()
-    async with FaultServer(Moody(dice, too_much=way == "direct")) as server:
-        async with client(server.base_url, way, retry=quick(3), max_connections=SLOTS) as dc:
+    async with FaultServer(Moody(dice, too_much=path == "direct")) as server:
+        async with client(server.base_url, path, retry=quick(3), max_connections=SLOTS) as dc:
             numbers = iter(range(1, total + 1))
 
             async def work() -> None:
@@ -228,7 +229,7 @@ async def test_calls_given_up_at_random_swap_nothing(way: str) -> None:
             assert ends.total() == total
             assert min(ends["answered"], ends["cancelled"], ends["failed"]) > total // 50
             assert (dc.stats.active, dc.stats.waiting) == (0, 0)
-            if way == "direct":
+            if path == "direct":
                 await server.until(lambda s: s.open_connections <= SLOTS)
                 assert dc.stats.idle <= SLOTS
             server._script = (serve,)

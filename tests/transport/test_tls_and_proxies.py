@@ -17,19 +17,8 @@ import pytest
 import trustme
 
 from deepcall_async import ConnectFailed, DeepCall, UnexpectedReply, UserToken
-from tests.support.endpoints import (
-    ADD,
-    DELETE,
-    LIST,
-    RELATION,
-    Endpoint,
-    Way,
-    both_ways,
-    client,
-    each_endpoint,
-    over,
-    quick,
-)
+from tests.support.clients import both_paths, client, quick
+from tests.support.endpoints import ADD, DELETE, LIST, RELATION, Endpoint, each_endpoint, over
 from tests.support.faultserver import Delay, Early, FaultServer, Fin, Received, Send, Step
 from tests.support.hazards import Certificates, black_hole, refused_port
 from tests.support.proxy import Proxy
@@ -66,13 +55,13 @@ def showing(authority: trustme.CA) -> ssl.SSLContext:
 
 @one_of_each_kind
 @each_version
-@both_ways
+@both_paths
 async def test_a_client_certificate_is_wanted(
-    endpoint: Endpoint, version: ssl.TLSVersion, way: Way
+    endpoint: Endpoint, version: ssl.TLSVersion, path: str
 ) -> None:
     async with FaultServer(serve, ssl=wanting(version)) as server:
         for attempt in range(1, 9):
-            async with client(server.base_url, way, tls=Certificates().client()) as dc:
+            async with client(server.base_url, path, tls=Certificates().client()) as dc:
                 failed = await endpoint.fails(dc, ConnectFailed, attempts=1)
                 assert failed.fatal
                 assert not failed.untrusted
@@ -128,13 +117,13 @@ REASONS = {
 
 @one_of_each_kind
 @pytest.mark.parametrize("kind", REASONS)
-@both_ways
+@both_paths
 async def test_what_is_wrong_with_a_certificate_is_told(
-    endpoint: Endpoint, kind: str, way: Way
+    endpoint: Endpoint, kind: str, path: str
 ) -> None:
     certificates = Certificates()
     async with FaultServer(serve, ssl=getattr(certificates, kind)) as server:
-        async with client(server.base_url, way, tls=certificates.client()) as dc:
+        async with client(server.base_url, path, tls=certificates.client()) as dc:
             failed = await endpoint.fails(dc, ConnectFailed, attempts=1)
         assert failed.untrusted
         assert failed.fatal
@@ -155,11 +144,11 @@ async def test_an_unknown_authority_is_mended_by_loading_it() -> None:
 
 @one_of_each_kind
 @pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-x\r\n", b"\0" * 9])
-@both_ways
-async def test_tls_to_a_port_without_tls(endpoint: Endpoint, says: bytes, way: Way) -> None:
+@both_paths
+async def test_tls_to_a_port_without_tls(endpoint: Endpoint, says: bytes, path: str) -> None:
     steps: list[Step] = [Send(says), Delay(0.02), Fin()]
     async with FaultServer(Early(50, steps), ssl=False) as server:
-        async with client(server.url("https"), way, tls=Certificates().client()) as dc:
+        async with client(server.url("https"), path, tls=Certificates().client()) as dc:
             failed = await endpoint.fails(dc, ConnectFailed, attempts=1)
         assert failed.fatal
         assert "does not speak TLS" in str(failed)
@@ -218,13 +207,13 @@ LOGINS = pytest.mark.parametrize(
 
 
 @each_endpoint
-@both_ways
+@both_paths
 @LOGINS
 async def test_calls_through_a_proxy(
-    endpoint: Endpoint, way: Way, wanted: str | None, given: str | None
+    endpoint: Endpoint, path: str, wanted: str | None, given: str | None
 ) -> None:
     async with FaultServer(serve) as server, Proxy(wanted) as proxy:
-        async with client(server.base_url, way, proxy=proxy.url(given)) as dc:
+        async with client(server.base_url, path, proxy=proxy.url(given)) as dc:
             for number in range(1, 6):
                 await endpoint(dc, number)
             assert CORE not in repr(dc) + repr(dc._session.pool.options)
@@ -241,13 +230,13 @@ async def test_calls_through_a_proxy(
             assert "token" not in str(asked.fields)
 
 
-@both_ways
-async def test_each_of_many_tunnels_is_authenticated(way: Way) -> None:
+@both_paths
+async def test_each_of_many_tunnels_is_authenticated(path: str) -> None:
     def slow(request: Received) -> Sequence[Step]:
         return [Delay(0.02), *serve(request)]
 
     async with FaultServer(slow) as server, Proxy(LOGIN) as proxy:
-        async with client(server.base_url, way, proxy=proxy.url(ENCODED)) as dc:
+        async with client(server.base_url, path, proxy=proxy.url(ENCODED)) as dc:
             await asyncio.gather(*(RELATION(dc, number) for number in range(1, 11)))
             await asyncio.gather(*(RELATION(dc, number) for number in range(1, 11)))
         assert proxy.connections == server.connections == 10
@@ -282,13 +271,13 @@ def told(failure: BaseException) -> str:
 
 
 @one_of_each_kind
-@both_ways
-async def test_a_proxy_wants_a_login(endpoint: Endpoint, way: Way) -> None:
+@both_paths
+async def test_a_proxy_wants_a_login(endpoint: Endpoint, path: str) -> None:
     async with FaultServer(serve, ssl=Certificates().good) as server, Proxy(LOGIN) as proxy:
         for given in (None, f"b:{CORE}"):
             asked = len(proxy.asked)
             async with client(
-                https(server), way, tls=Certificates().client(), proxy=proxy.url(given)
+                https(server), path, tls=Certificates().client(), proxy=proxy.url(given)
             ) as dc:
                 failed = await endpoint.fails(dc, ConnectFailed, attempts=1)
             assert failed.fatal
@@ -322,14 +311,14 @@ async def test_a_proxy_that_forwards_wants_a_login(endpoint: Endpoint) -> None:
     ],
 )
 @one_of_each_kind
-@both_ways
+@both_paths
 async def test_a_proxy_that_makes_no_tunnel(
-    endpoint: Endpoint, way: Way, says: bytes, attempts: int, why: str
+    endpoint: Endpoint, path: str, says: bytes, attempts: int, why: str
 ) -> None:
     """Where the target may come back, another attempt may follow: nothing was sent."""
     async with FaultServer(serve, ssl=Certificates().good) as server, Proxy(refusal=says) as proxy:
         async with client(
-            https(server), way, tls=Certificates().client(), proxy=proxy.url(ENCODED)
+            https(server), path, tls=Certificates().client(), proxy=proxy.url(ENCODED)
         ) as dc:
             failed = await endpoint.fails(dc, ConnectFailed, attempts=attempts)
         assert why in str(failed)
@@ -338,12 +327,12 @@ async def test_a_proxy_that_makes_no_tunnel(
         assert server.connections == 0
 
 
-@both_ways
+@both_paths
 @one_of_each_kind
-async def test_a_proxy_that_is_not_there(endpoint: Endpoint, way: Way) -> None:
+async def test_a_proxy_that_is_not_there(endpoint: Endpoint, path: str) -> None:
     with refused_port() as port:
         url = f"http://{ENCODED}@127.0.0.1:{port}"
-        async with client("https://127.0.0.1:1", way, proxy=url) as dc:
+        async with client("https://127.0.0.1:1", path, proxy=url) as dc:
             failed = await endpoint.fails(dc, ConnectFailed, attempts=3)
     assert "the proxy cannot be reached (connection refused)" in str(failed)
     assert f"through the proxy 127.0.0.1:{port}" in str(failed)
@@ -359,14 +348,14 @@ async def test_a_proxy_that_never_answers() -> None:
     assert CORE not in told(failed)
 
 
-@both_ways
+@both_paths
 @one_of_each_kind
-async def test_tls_to_a_proxy_that_speaks_none(endpoint: Endpoint, way: Way) -> None:
+async def test_tls_to_a_proxy_that_speaks_none(endpoint: Endpoint, path: str) -> None:
     async with FaultServer(serve, ssl=Certificates().good) as server:
         steps: list[Step] = [Send(b"HTTP/1.1 400 Bad\r\n\r\n"), Delay(0.02), Fin()]
         async with FaultServer(Early(20, steps), ssl=False) as plain:
             url = f"https://{ENCODED}@127.0.0.1:{plain.port}"
-            async with client(https(server), way, tls=Certificates().client(), proxy=url) as dc:
+            async with client(https(server), path, tls=Certificates().client(), proxy=url) as dc:
                 failed = await endpoint.fails(dc, ConnectFailed, attempts=1)
         assert failed.fatal
         assert "does not speak TLS" in str(failed)
@@ -483,10 +472,10 @@ async def test_a_proxy_that_was_given_wins_over_the_environments(
 
 
 @each_endpoint
-@both_ways
-async def test_headers_of_ones_own_are_sent(endpoint: Endpoint, way: Way) -> None:
+@both_paths
+async def test_headers_of_ones_own_are_sent(endpoint: Endpoint, path: str) -> None:
     mine = {"X-Tenant": "north", "x-empty": "", "Authorization": f"Bearer {CORE}"}
-    async with FaultServer(serve) as server, client(server.base_url, way, headers=mine) as dc:
+    async with FaultServer(serve) as server, client(server.base_url, path, headers=mine) as dc:
         await endpoint(dc)
         (request,) = server.ledger
         sent = {name: request.headers[name.lower()] for name in mine}

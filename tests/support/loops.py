@@ -1,0 +1,134 @@
+"""Event loops and time: a clock that jumps, turns of the loop, and what a test leaves behind.
+
+Nothing from the package. With these a test says "at once" or "after two seconds" without asking how
+fast the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import selectors
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.support.faultserver import FaultServer
+
+T = TypeVar("T")
+
+# A real wait before the clock jumps, for what the system delivers a moment later.
+_GRACE = 0.001
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Where a selector would wait for time to pass, this one moves the clock on instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = time.monotonic()
+        self.threads = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        if found := super().select(_GRACE):
+            return found
+        while self.threads:
+            # A thread's work takes real time, and its end is an event.
+            if found := super().select(_GRACE):
+                return found
+        self.now += timeout
+        return []
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only when there is nothing else to do.
+
+    Sleeps and timeouts of any length take a moment, computing takes no time at all, and so every
+    duration that is measured is exact, however busy the machine. All that a test waits for must
+    happen on this loop or in its executor: what another process does is not waited for.
+    ``time.monotonic`` tells the loop's time while it runs.
+    """
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now
+
+    def run_forever(self) -> None:
+        real = time.monotonic
+        time.monotonic = self.time
+        try:
+            super().run_forever()
+        finally:
+            time.monotonic = real
+
+    def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> Any:
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.threads += 1
+        future.add_done_callback(self._thread_ended)
+        return future
+
+    def _thread_ended(self, _: object) -> None:
+        self._jumping.threads -= 1
+
+
+def loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes event loops of this kind: ``"asyncio"`` or ``"uvloop"``."""
+    if kind == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+async def turns(count: int = 30) -> None:
+    """Let the loop turn so often that all that can happen without waiting has happened."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def at_once(awaitable: Awaitable[T]) -> T:
+    """Give what comes of something that must end without waiting for any timer or peer."""
+    task = asyncio.ensure_future(awaitable)
+    for _ in range(100):
+        if task.done():
+            break
+        await asyncio.sleep(0)
+    else:
+        task.cancel()
+        raise AssertionError("it waits for something")
+    return await task
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+
+
+def sockets() -> int:
+    """How many sockets this process has open; an event loop's own spare files are not counted."""
+    found = 0
+    for descriptor in Path(f"/proc/{os.getpid()}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += str(descriptor.readlink()).startswith("socket:")
+    return found
+
+
+@contextlib.asynccontextmanager
+async def nothing_left(server: FaultServer | None = None) -> AsyncIterator[None]:
+    """Sockets and tasks are back where they were soon after the block's end."""
+    await turns()
+    before, tasks = sockets(), asyncio.all_tasks()
+    yield
+    async with asyncio.timeout(10):
+        while sockets() > before or asyncio.all_tasks() - tasks:
+            await asyncio.sleep(0.005)
+    if server is not None:
+        await server.until(lambda s: s.open_connections == 0)
