@@ -988,18 +988,19 @@ async def test_an_inner_fan_out_inherits_neither_observer_nor_patience() -> None
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
 @both_orders
-async def test_eager_tasks_neither_nest_nor_lose_a_key(ordered: bool) -> None:
-    loop = asyncio.get_running_loop()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    try:
+def test_eager_tasks_neither_nest_nor_lose_a_key(ordered: bool, anyio_backend: Any) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
         outcomes = await everything(
             fan_out(at_once, range(5000), concurrency=1000, ordered=ordered)
         )
         assert sorted(outcome.key for outcome in outcomes) == list(range(5000))
         outcomes = await everything(fan_out(double, range(50), concurrency=4, ordered=ordered))
         assert sorted(outcome.key for outcome in outcomes) == list(range(50))
-    finally:
-        loop.set_task_factory(None)
+
+    # asyncio's own loop: uvloop does not begin tasks eagerly.
+    with asyncio.Runner() as runner:
+        runner.run(main())
 
 
 # Patience: calls that wait at the gate, played by a call that holds and releases.

@@ -103,15 +103,16 @@ class SyncKeys(Keys[K]):
             return
         self._pulling = True
         window, patience, limiter = self._window, self._patience, self._limiter
+        run, pull, begin = self._run, self._next, self._begin
         try:
             while window.room > 0 and not patience.waiting and limiter.try_acquire():
                 try:
-                    key = self._run(self._next)
+                    key = run(pull)
                 except BaseException as error:
                     limiter.release()
                     self._end(None if isinstance(error, StopIteration) else error)
                     return
-                self._begin(key)
+                begin(key)
         finally:
             self._pulling = False
 
