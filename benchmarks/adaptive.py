@@ -15,16 +15,18 @@ import asyncio
 import sys
 import time
 from collections import deque
-from itertools import count
+from itertools import repeat
 
 import msgspec
 from _measure import table, verdict
 from _servers import Requests, http_reply, own_process, serve, small_reply
 
-from deepcall_async import Adaptive, DeepCall, UserToken, fan_out
+from deepcall_async import Adaptive, DeepCall, Ok, UserToken, fan_out
 
 CAPACITIES = (40, 120, 10)
 MODES = {"queue": "too much waits", "429": "too much is refused"}
+GROUP = 28
+"""The group of the sample: an answer about another one than was asked for is refused."""
 SERVICE = 0.05
 PHASE, SETTLED = 12.0, 4.0
 FIXED_PHASE, FIXED_SETTLED = 3.0, 1.0
@@ -120,8 +122,9 @@ async def _ask_for(seconds: float, port: int, concurrency: int | Adaptive) -> No
     end = time.monotonic() + seconds
     async with client:
         lookup = client.groups.agent_relation
-        async with fan_out(lookup, count(1), concurrency=concurrency) as outcomes:
-            async for _ in outcomes:
+        async with fan_out(lookup, repeat(GROUP), concurrency=concurrency) as outcomes:
+            async for outcome in outcomes:
+                assert isinstance(outcome, Ok) or concurrency != Adaptive(), outcome
                 if time.monotonic() > end:
                     break
 
