@@ -126,7 +126,7 @@ def test_type_checkers_and_python_see_the_same_names() -> None:
 
 
 def test_using_it_loads_only_what_it_needs() -> None:
-    needed = loaded_by("import aiohttp, aiohttp.client, msgspec, anyio, aiolimiter, asyncio")
+    needed = loaded_by("import aiohttp, aiohttp.client, msgspec, anyio, asyncio")
     more = loaded_by("import deepcall_async; deepcall_async.DeepCall") - needed
     tops = {name.split(".")[0] for name in more}
     assert not tops & {"rich", "cyclopts", "jinja2", "pytest", "uvloop", "hypothesis"}

@@ -24,7 +24,7 @@ from deepcall_async import (
     fan_out,
 )
 from deepcall_async.sandbox import Sandbox
-from tests.support.clients import client
+from tests.support.clients import ME, client
 from tests.support.faultserver import FaultServer, Received, Send, Step
 from tests.support.hazards import refused_port
 from tests.support.replies import reply, serve
@@ -154,7 +154,7 @@ async def test_a_lone_503_is_the_keys_own_failure() -> None:
 
 async def test_one_accounts_throttle_is_not_anothers() -> None:
     def react(request: Received) -> Sequence[Step]:
-        return refuse(request) if request.body.get("token") == "the-token" else serve(request)
+        return refuse(request) if request.body.get("token") == ME.token else serve(request)
 
     async with FaultServer(react) as server, client(server.base_url) as dc:
         other = dc.with_options(credentials=UserToken("8", "another"))

@@ -12,7 +12,13 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-from aiohttp import ClientResponse, ClientSession, DummyCookieJar, TCPConnector
+from aiohttp import (
+    ClientResponse,
+    ClientSession,
+    DummyCookieJar,
+    ServerDisconnectedError,
+    TCPConnector,
+)
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
@@ -107,6 +113,7 @@ class ClientSessionTransport:
                     read_bufsize=READ_BUFFER_SIZE,
                     **self._request,
                 ) as payload.response:
+                    payload.wake_reader_at_end()
                     content = await read_limited(
                         payload.response.content,
                         payload.response.headers.get("Content-Length"),
@@ -187,6 +194,25 @@ class _Body(BytesPayload):
             self.seen.add(connection)
         self.transport = getattr(writer, "transport", None)
         await super().write_with_length(writer, content_length)
+
+    def wake_reader_at_end(self) -> None:
+        """Wake whoever reads the answer's body when the connection ends.
+
+        aiohttp's protocol forgets a body whose parser failed, and its reader would sleep until the
+        attempt's timeout.
+        """
+        connection, stream = self.response.connection, self.response.content
+        protocol = None if connection is None else connection.protocol
+        closed = None if protocol is None else protocol.closed
+        if protocol is None or closed is None:
+            return
+
+        def wake(ended: asyncio.Future[None]) -> None:
+            lost = None if ended.cancelled() else ended.exception()
+            if not stream.is_eof() and stream.exception() is None:
+                stream.set_exception(protocol.exception() or lost or ServerDisconnectedError())
+
+        closed.add_done_callback(wake)
 
     def abort(self) -> None:
         """End the connection at once.

@@ -11,7 +11,7 @@ import re
 import select
 import ssl
 from collections.abc import Callable, Mapping
-from enum import Enum
+from enum import IntEnum
 from typing import Any, Literal
 
 import aiohttp
@@ -47,24 +47,25 @@ so of a larger request nobody can say whether the server has taken all of it.
 _KEEPALIVE_TIMEOUT = re.compile(rb"\r\nkeep-alive:[^\r]*?timeout=(\d{1,4})", re.IGNORECASE)
 
 
-class State(Enum):
-    """What a connection is doing."""
+class State(IntEnum):
+    """What a connection is doing.
 
-    CONNECTING = "connecting"
+    Numbers, since two are compared for each request and the hash of another enumeration's member is
+    a Python function.
+    """
+
+    CONNECTING = 0
     """Open, but not yet used; the server has nothing to say."""
-    IDLE = "idle"
+    IDLE = 1
     """Ready for a request; the server has nothing to say."""
-    WAITING = "waiting"
+    WAITING = 2
     """A request was sent, and nothing of its answer has arrived."""
-    BODY = "body"
+    BODY = 3
     """The body of a plain answer is arriving."""
-    PARSING = "parsing"
+    PARSING = 4
     """aiohttp's parser reads the answer."""
-    CLOSED = "closed"
+    CLOSED = 5
     """Of no further use."""
-
-    # By identity: an enumeration's own hash is a Python function, called for each request.
-    __hash__ = object.__hash__
 
 
 _NEXT: Mapping[State, frozenset[State]] = {
@@ -129,11 +130,11 @@ class Connection(asyncio.BufferedProtocol):
         transport.set_protocol(self)
 
     def __repr__(self) -> str:
-        return f"<Connection {self.state.value}>"
+        return f"<Connection {self.state.name.lower()}>"
 
     def _become(self, state: State) -> None:
         if state not in _NEXT[self.state]:
-            raise AssertionError(f"a connection that is {self.state.value} cannot be {state.value}")
+            raise AssertionError(f"a connection cannot go from {self.state.name} to {state.name}")
         self.state = state
 
     # What the transport asks of it.

@@ -70,13 +70,13 @@ async def client(
             stack.callback(_still_open, session)
         if session is None:
             options = {"ssl": tls} | options
+        options = {"trust_env": path == "trust_env"} | options
         dc = DeepCall(
             credentials,
             base_url=url,
             timeout=timeout,
             retry=retry or quick(),
             session=session,
-            trust_env=path == "trust_env",
             **options,
         )
         yield await stack.enter_async_context(dc)

@@ -31,7 +31,7 @@ from deepcall_async import (
 )
 from deepcall_async.admission import RateLimiter
 from deepcall_async.retry import Recovery, Retry, RetryBudget
-from tests.support.clients import client, quick
+from tests.support.clients import both_paths, client, quick
 from tests.support.endpoints import ADD, ASSIGN, LIST, RELATION, each_endpoint
 from tests.support.faultserver import Delay, FaultServer, Received, Send, Step
 from tests.support.hazards import Certificates

@@ -17,7 +17,7 @@ from deepcall_async import DeepCall, DeepCallError
 from deepcall_async.transport.base import Answer
 from deepcall_async.transport.connection import State
 from deepcall_async.transport.direct import DirectTransport
-from tests.support.clients import client, quick
+from tests.support.clients import both_paths, client, quick
 from tests.support.endpoints import ADD, DELETE, RELATION
 from tests.support.faultserver import Delay, FaultServer, Fin, Received, Reset, Send, Stall, Step
 from tests.support.replies import answer, chunk, reply, serve, success, zipped
