@@ -22,6 +22,7 @@ from deepcall_async.errors import (
     RateLimited,
     RequestTimeout,
     ServerFault,
+    UnexpectedReply,
 )
 from deepcall_async.pacing import Patience
 
@@ -248,20 +249,26 @@ class Gate:
             ticket.passed = False
         if error is not None and is_unanswered(error):
             return self._report_unanswered(error, now, ticket)
+        if error is not None and not isinstance(error, (ApiError, UnexpectedReply)):
+            # Such as a connection that had died idle: it tells nothing of the service.
+            if ticket is not None:
+                self.probe_ended(ticket)
+            return False
         self._unanswered = 0
         if self._outage is not None and sent >= self._outage.since:
             log.warning("%s answers again after %.1f s", self._address, now - self._outage.since)
             self._outage = None
         if ticket is not None:
             ticket.probing = False
-            if error is None:
-                ticket.patience.succeeded()
         held = False
-        if error is None:
+        if error is not None and is_refusal(error):
+            held = self._report_refusal(error, now, sent, ticket)
+        else:
+            # An answer that the call cannot use was let through all the same.
+            if ticket is not None:
+                ticket.patience.succeeded()
             if self._throttle is not None and self._throttle.succeeded(now):
                 self._throttle = None
-        elif is_refusal(error):
-            held = self._report_refusal(error, now, sent, ticket)
         self._serve()
         return held
 
