@@ -24,7 +24,7 @@ KEPT = 30
 
 _LAST = "last.jsonl"
 _LOCK = ".lock"
-_DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?\.jsonl(\.part(\.new)?)?")
+_DATED = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(_\d+)?\.jsonl(\.part(\.new)?)?")
 
 
 class Nightly(NamedTuple):
@@ -84,7 +84,8 @@ def _free_name(folder: Path) -> Path:
     stem = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}"
     number = 1
     while True:
-        path = folder / (f"{stem}.jsonl" if number == 1 else f"{stem}-{number}.jsonl")
+        # An underscore sorts behind the dot: the names are in the order of the nights.
+        path = folder / (f"{stem}.jsonl" if number == 1 else f"{stem}_{number}.jsonl")
         if not path.exists() and not path.with_name(path.name + ".part").exists():
             return path
         number += 1
