@@ -40,6 +40,10 @@ _FIRST_PROBE_DELAY = 0.1
 _PROBE_GROWTH = 1.5
 _LONGEST_PROBE_DELAY = 5.0
 
+_SHARE_WEIGHT = 0.1
+_THROTTLED_SHARE = 0.15
+"""The share of refusals among the latest answers from which the service counts as throttling."""
+
 _FIRST_THROTTLED_RATE = 10.0
 _LOWEST_THROTTLED_RATE = 1 / 30
 _HIGHEST_THROTTLED_RATE = 1000.0
@@ -183,6 +187,7 @@ class Gate:
         self._order = count()
         self._timer: asyncio.TimerHandle | None = None
         self._unanswered = 0
+        self._refused_share = 0.0
         self._last_error: DeepCallError | None = None
         self._outage: _Outage | None = None
         self._throttle: _Throttle | None = None
@@ -261,7 +266,9 @@ class Gate:
         if ticket is not None:
             ticket.probing = False
         held = False
-        if error is not None and is_refusal(error):
+        refused = error is not None and is_refusal(error)
+        self._refused_share += _SHARE_WEIGHT * (refused - self._refused_share)
+        if error is not None and refused:
             held = self._report_refusal(error, now, sent, ticket)
         else:
             # An answer that the call cannot use was let through all the same.
@@ -300,11 +307,14 @@ class Gate:
         self, error: DeepCallError, now: float, sent: float, ticket: Ticket | None
     ) -> bool:
         self._last_error = error
+        asked = getattr(error, "retry_after", None) or 0.0
+        if asked == 0 and self._refused_share < _THROTTLED_SHARE:
+            # One in many is chance, and slowing down would not help against it.
+            return False
         if self._throttle is None:
             self._throttle = _Throttle(now)
         else:
             self._throttle.refused(now, sent)
-        asked = getattr(error, "retry_after", None) or 0.0
         self._throttle.not_before = max(self._throttle.not_before, now + asked)
         if ticket is None:
             return False
