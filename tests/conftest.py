@@ -5,8 +5,6 @@ on asyncio and on uvloop. By default each test draws one of them by its name, al
 that a run covers all four and stays short. ``pytest --ways all`` runs each test on all four, as CI
 does, and ``--ways tls-uvloop`` runs them on that one alone. A failure names the way under "way".
 
-``pytest -m quick`` takes seconds and touches every module: see `tests/test_quick.py`.
-
 A test marked ``virtual_time`` runs on an asyncio loop whose clock jumps (`VirtualTimeLoop`), so what
 it measures does not depend on the machine. Use it for whatever is about seconds.
 """
@@ -57,15 +55,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "quick: takes no time; these touch every module")
     config.addinivalue_line("markers", "virtual_time: runs on a loop whose clock jumps")
-
-
-def pytest_ignore_collect(collection_path, config):
-    # To read a file is much quicker than to import and parametrize its tests.
-    if config.option.markexpr == "quick" and collection_path.name.startswith("test_"):
-        return True if "mark.quick" not in collection_path.read_text("utf-8") else None
-    return None
 
 
 def pytest_generate_tests(metafunc):
