@@ -25,15 +25,8 @@ from deepcall_async.audit import (
     run_audit,
 )
 from deepcall_async.audit import audit as judge_snapshot
-from deepcall_async.audit import diff as compare
 from deepcall_async.cli.connect import Target, open_client, open_sandbox, target_of
-from deepcall_async.cli.exits import (
-    INCOMPLETE,
-    OutputError,
-    PipeClosed,
-    UsageError,
-    usage_errors,
-)
+from deepcall_async.cli.exits import OutputError, PipeClosed, UsageError
 from deepcall_async.cli.files import (
     Output,
     is_written_directly,
@@ -47,7 +40,7 @@ from deepcall_async.cli.files import (
 )
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.nightly import Nightly, open_nightly
-from deepcall_async.cli.parameters import ConnectOptions, FailOn, JudgeOptions, RunOptions, split
+from deepcall_async.cli.parameters import ConnectOptions, JudgeOptions, RunOptions, split
 from deepcall_async.cli.publish import publish
 from deepcall_async.cli.record import Record
 from deepcall_async.cli.terminal import (
@@ -59,7 +52,7 @@ from deepcall_async.pacing import Adaptive
 from deepcall_async.redaction import printable
 from deepcall_async.retry import RetryPolicy
 
-__all__ = ["audit_account", "compare_records", "report_record"]
+__all__ = ["audit_account"]
 
 
 class _Plan(NamedTuple):
@@ -73,6 +66,7 @@ class _Plan(NamedTuple):
     resume: Snapshot | None
     judge: JudgeOptions
     running: RunOptions
+    connect: ConnectOptions
 
 
 def audit_account(
@@ -109,57 +103,11 @@ def audit_account(
             resume=earlier,
             judge=judge,
             running=running,
+            connect=connect,
         )
         _warn_of_unfinished(outputs, resume)
         stack.enter_context(_log_to_stderr(running))
         return _run(plan, outputs, records, night)
-
-
-def compare_records(
-    old: Path,
-    new: Path,
-    *,
-    output: Sequence[str],
-    mutes: Path | None,
-    fail_on: FailOn,
-    allow_partial: bool,
-) -> int:
-    """Compare two records, and give the exit code; the arguments are the options of ``diff``."""
-    outputs = outputs_from(output)
-    refuse_clashes(outputs, {"--mutes": mutes, "OLD": old, "NEW": new})
-    settings = read_mutes(mutes)
-    before, after = read_run(old), read_run(new)
-    with usage_errors():
-        report = compare(before, after, thresholds=settings.thresholds, mutes=settings.mutes)
-    code: int = exit_code(report, fail_on=fail_on, allow_partial=allow_partial)
-    if not before.complete and not allow_partial:
-        say(f"deepcall: {old} is incomplete, so this may not be all that changed")
-        code = INCOMPLETE
-    return publish(report, outputs, code, fail_on=fail_on, quiet=False)
-
-
-def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -> int:
-    """Judge a record again, and give the exit code; the arguments are those of ``report``."""
-    outputs = outputs_from(output)
-    read = {"--mutes": judge.mutes, "--baseline": judge.baseline, "RECORD": record}
-    refuse_clashes(outputs, read)
-    settings = read_mutes(judge.mutes)
-    if not record.exists() and part_of(record).exists():
-        say(f"deepcall: {record} was not finished; this is what {part_of(record)} holds")
-    snapshot = read_run(record) if record.exists() else read_unfinished(record)
-    with usage_errors():
-        report = judge_snapshot(
-            snapshot,
-            baseline=None if judge.baseline is None else read_run(judge.baseline),
-            only=split(judge.rules),
-            ignore=split(judge.ignore),
-            mutes=settings.mutes,
-            thresholds=settings.thresholds,
-            new_only=judge.new_only,
-            now=datetime.now(UTC),
-        )
-    code = exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
-    return publish(report, outputs, code, fail_on=judge.fail_on, quiet=False)
 
 
 def _run(
@@ -200,7 +148,7 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
     async with AsyncExitStack() as stack:
         target = plan.target
         if target is None:
-            target = await stack.enter_async_context(open_sandbox(plan.sandbox or 0))
+            target = await stack.enter_async_context(open_sandbox(plan.sandbox or 0, plan.connect))
         client = await stack.enter_async_context(
             open_client(
                 target,

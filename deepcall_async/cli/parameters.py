@@ -97,6 +97,10 @@ class ConnectOptions:
         Whole, Parameter(help="The largest reply that is taken, in MiB.")
     ] = 32
 
+    def __post_init__(self) -> None:
+        in_range("--timeout", self.timeout, 0.001, 86_400)
+        in_range("--max-response-mib", self.max_response_mib, 1, 4096)
+
 
 @Parameter(name="*", group=JUDGING)
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +151,12 @@ class RunOptions:
         bool, Parameter(name=["--quiet", "-q"], help="Only errors on stderr.", negative="")
     ] = False
 
+    def __post_init__(self) -> None:
+        in_range("--concurrency", self.concurrency, 1, 1000)
+        in_range("--rate", self.rate, 0.001, 1_000_000)
+        in_range("--patience", self.patience, 0, 86_400)
+        in_range("--max-failures", self.max_failures, 0, 10**9)
+
 
 def split(words: Sequence[str]) -> list[str]:
     """Take apart what was given as ``a,b`` or by repeating the option."""
@@ -163,4 +173,4 @@ def in_range(option: str, value: float | None, low: float, high: float) -> None:
         high: the most.
     """
     if value is not None and not low <= value <= high:
-        raise UsageError(f"{option} must be from {low:g} to {high:,g}, not {value:g}")
+        raise UsageError(f"{option} must be from {low:,.10g} to {high:,.10g}, not {value:,.10g}")
