@@ -12,7 +12,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize(
-    "command", [("audit",), ("audit", "--sandbox", "40"), ("groups", "list"), ("check",), ("probe",)]
+    "command",
+    [("audit",), ("audit", "--sandbox", "40"), ("groups", "list"), ("check",), ("probe",)],
 )
 @pytest.mark.parametrize(
     ("option", "value", "limits"),
