@@ -7,24 +7,18 @@ to stdout, and what happened becomes the exit code.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple
 
 from deepcall_async.audit import (
     Report,
-    RunInfo,
     Settings,
     Snapshot,
     exit_code,
-    read_jsonl,
-    render,
     run_audit,
 )
-from deepcall_async.audit import audit as judge_snapshot
 from deepcall_async.cli.connect import Target, open_client, open_sandbox, target_of
 from deepcall_async.cli.exits import OutputError, PipeClosed, UsageError
 from deepcall_async.cli.files import (
@@ -36,13 +30,13 @@ from deepcall_async.cli.files import (
     read_run,
     read_unfinished,
     refuse_clashes,
-    replace_file,
 )
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.nightly import Nightly, open_nightly
 from deepcall_async.cli.parameters import ConnectOptions, JudgeOptions, RunOptions, split
 from deepcall_async.cli.publish import publish
 from deepcall_async.cli.record import Record
+from deepcall_async.cli.stale import StaleReports
 from deepcall_async.cli.terminal import (
     ProgressStyle,
     progress_display,
@@ -115,10 +109,10 @@ def _run(
 ) -> int:
     reports = [item for item in outputs if item.format != "jsonl"]
     records = [Record(path, plan.resume) for kind, path in [*outputs, *nightly] if kind == "jsonl"]
-    with _Spool([item for item in reports if _stands(item.path)]) as spool:
+    with StaleReports(reports, plan.settings) as stale:
 
         def record(line: bytes) -> None:
-            spool.write(line)
+            stale.write(line)
             for file in records:
                 file.write(line)
 
@@ -127,7 +121,10 @@ def _run(
         except BaseException as error:
             for file in records:
                 file.abandon()
-            _leave(plan, spool, records, error)
+            if stale.begun or not isinstance(error, UsageError):
+                for failure in stale.mark():
+                    say(f"deepcall: {failure}")
+            _tell_how_to_go_on(records, error)
             raise
     for file in records:
         file.finish()
@@ -180,10 +177,9 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
             raise UsageError(str(error)) from error
 
 
-def _leave(plan: _Plan, spool: _Spool, records: Sequence[Record], error: BaseException) -> None:
-    """See to what a run leaves that did not come to its end: what was read, and how to go on."""
+def _tell_how_to_go_on(records: Sequence[Record], error: BaseException) -> None:
     if isinstance(error, (UsageError, PipeClosed)):
-        return  # nothing was begun; or nobody reads
+        return  # the same again would fail again; or nobody reads
     files = [record for record in records if record.part is not None]
     if files:
         error.add_note(
@@ -192,59 +188,6 @@ def _leave(plan: _Plan, spool: _Spool, records: Sequence[Record], error: BaseExc
         )
     elif isinstance(error, KeyboardInterrupt):
         error.add_note("nothing was kept: -o jsonl:FILE keeps what was read")
-    if not spool.outputs:
-        return
-    # A report of an earlier run must not pass for this one's.
-    report = judge_snapshot(
-        spool.snapshot(plan), mutes=plan.settings.mutes, thresholds=plan.settings.thresholds
-    )
-    for output in spool.outputs:
-        try:
-            replace_file(output.path, render(report, output.format))
-        except OutputError as failure:
-            say(f"deepcall: {failure}")
-
-
-class _Spool:
-    """Keeps a run's lines while there are reports of an earlier run that it is to replace."""
-
-    def __init__(self, outputs: Sequence[Output]) -> None:
-        self.outputs = outputs
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        if self.outputs:
-            with suppress(OSError):
-                self._file = tempfile.TemporaryFile()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, line: bytes) -> None:
-        if self._file is not None:
-            try:
-                self._file.write(line)
-            except OSError:  # no room: then there is no more to tell than that the run failed
-                self._file = None
-
-    def snapshot(self, plan: _Plan) -> Snapshot:
-        if self._file is not None:
-            with suppress(OSError, ValueError):
-                self._file.seek(0)
-                return read_jsonl(self._file)
-        address = "" if plan.target is None else plan.target.base_url
-        return Snapshot(
-            run=RunInfo(
-                started=datetime.now(UTC), base_url=address, sandbox=plan.sandbox is not None
-            ),
-            cut_short=True,
-        )
-
-
-def _stands(path: Path) -> bool:
-    return not is_written_directly(path) and path.exists()
 
 
 def _baseline(file: Path | None, running: RunOptions) -> Snapshot | None:
