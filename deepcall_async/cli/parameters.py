@@ -17,6 +17,7 @@ from deepcall_async.cli.terminal import ProgressStyle
 
 __all__ = [
     "DEMO_GROUPS",
+    "ENVIRONMENT",
     "ConnectOptions",
     "FailOn",
     "JudgeOptions",
@@ -30,6 +31,15 @@ __all__ = [
 
 DEMO_GROUPS = 300
 """How many groups the demo account has when no number is given."""
+
+ENVIRONMENT = """\
+Environment:
+  DEEPCALL_USER_ID, DEEPCALL_TOKEN   a user and its token
+  DEEPCALL_SSID                      or else a session id
+  DEEPCALL_BASE_URL                  the service's address
+  HTTPS_PROXY, NO_PROXY              a proxy, and for whom not
+  NO_COLOR                           no colours
+An option comes before the environment, and the environment before a profile."""
 
 FailOn = Literal["critical", "high", "medium", "low", "never"]
 ListFormat = Annotated[
