@@ -10,18 +10,15 @@ import pytest
 from deepcall_async.audit import Context, Finding, Hit, Mute, Severity, audit, rule
 from tests.support.audit_accounts import NOW, account, relation
 
-HITS = 5_000
+HITS = 1_000
 
 
 def living() -> int:
     return sum(type(each) is Finding for each in gc.get_objects())
 
 
-@pytest.mark.parametrize("new_only", [False, True])
-@pytest.mark.parametrize(("severity", "most"), [("info", 10), ("low", 10), ("medium", 10)])
-def test_hits_beyond_those_shown_never_become_findings(
-    severity: Severity, most: int, new_only: bool
-) -> None:
+@pytest.mark.parametrize(("severity", "new_only"), [("medium", False), ("info", True)])
+def test_hits_beyond_those_shown_never_become_findings(severity: Severity, new_only: bool) -> None:
     alive: list[int] = []
 
     @rule("U001", "flood", severity, meaning="A flood.", fix="A dam.", many="groups are wet")
@@ -34,13 +31,13 @@ def test_hits_beyond_those_shown_never_become_findings(
     snapshot = account(relation(1))
     baseline = account(relation(2)) if new_only else None
     report = audit(snapshot, baseline=baseline, rules=[flood], new_only=new_only, now=NOW)
-    assert alive[-1] - before <= most
+    assert alive[-1] - before <= 10
     found = report.findings
     if new_only:  # the baseline had them all
         assert found == ()
     else:
         assert [(each.count, each.message) for each in found] == [
-            (HITS, "5,000 groups are wet, such as Group B (1), group 2, group 3 and 4,997 more.")
+            (HITS, "1,000 groups are wet, such as Group B (1), group 2, group 3 and 997 more.")
         ]
         assert found[0].evidence["group_ids"] == [*range(1, HITS + 1)]
 
