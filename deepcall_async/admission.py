@@ -37,7 +37,8 @@ _SPACING = 1.035
 
 _UNANSWERED_IN_A_ROW = 3
 _FIRST_PROBE_DELAY = 0.1
-_PROBE_GROWTH = 1.5
+_PROBE_SHARE = 0.2
+"""The wait for the next probe, of the time for which the service has been away."""
 _LONGEST_PROBE_DELAY = 5.0
 
 _SHARE_WEIGHT = 0.1
@@ -48,6 +49,10 @@ _FIRST_THROTTLED_RATE = 10.0
 _LOWEST_THROTTLED_RATE = 1 / 30
 _HIGHEST_THROTTLED_RATE = 1000.0
 _SEARCH_GROWTH = 1.5
+_SEEN_FOR = 1.0
+"""Seconds over which admitted calls are counted: many services count by the second."""
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
 _LIFTED_AFTER = 30.0
 _MAX_THROTTLED_RETRIES = 50
 """How often one call is held for a throttle, so that one that is always refused comes to an end."""
@@ -384,16 +389,14 @@ class _Outage:
     def __init__(self, now: float) -> None:
         self.since = now
         self.probing = False
-        self._probes = 0
-        self.next_probe = now + self._delay()
+        self.next_probe = now + self._delay(now)
 
     def probe_failed(self, now: float) -> None:
         self.probing = False
-        self._probes += 1
-        self.next_probe = now + self._delay()
+        self.next_probe = now + self._delay(now)
 
-    def _delay(self) -> float:
-        longest = _FIRST_PROBE_DELAY * _PROBE_GROWTH ** min(self._probes, 20)
+    def _delay(self, now: float) -> float:
+        longest = max(_FIRST_PROBE_DELAY, _PROBE_SHARE * (now - self.since))
         return min(_LONGEST_PROBE_DELAY, longest) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
 
 
@@ -407,8 +410,9 @@ class _Throttle:
         self.not_before = now
         self._rate = _FIRST_THROTTLED_RATE
         self._next = now
-        self._cut_at = now
-        self._successes = 0
+        self._began = self._cut_at = now
+        self._succeeded_at: deque[float] = deque()
+        self._refusals = 0
         self._searching = True
         self._at_cap_since: float | None = None
 
@@ -422,19 +426,28 @@ class _Throttle:
         self._next = max(now, self._next) + 1 / self._rate
 
     def refused(self, now: float, sent: float) -> None:
-        """Lower the rate; what was sent before the last cut says nothing of the present rate."""
+        """Lower the rate towards what was admitted in the last second.
+
+        What was sent before the last cut says nothing of the present rate.
+        """
         if sent < self._cut_at:
             return
-        if self._successes:
+        if self._succeeded_at:
             self._searching = False
-        seconds = max(now - self._cut_at, 0.001)
-        seen = (self._successes + 0.5) / seconds
+        seconds = min(_SEEN_FOR, max(now - self._began, 0.001))
+        seen = (self._seen(now) + 0.5) / seconds
         self._set_rate(max(self._rate / 2, min(0.95 * self._rate, seen)), now)
-        self._cut_at, self._successes = now, 0
+        self._cut_at = now
+        # Until its next second begins, such a service refuses whatever comes.
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._refusals, 10))
+        self.not_before = max(self.not_before, now + pause)
+        self._refusals += 1
 
     def succeeded(self, now: float) -> bool:
         """Raise the rate; True when there is no need for one any more."""
-        self._successes += 1
+        self._refusals = 0
+        self._seen(now)
+        self._succeeded_at.append(now)
         growth = _SEARCH_GROWTH
         if not self._searching:
             growth = 1 + min(0.1, 0.001 * (now - self._cut_at))
@@ -445,6 +458,12 @@ class _Throttle:
         if self._at_cap_since is None:
             self._at_cap_since = now
         return now - self._at_cap_since >= _LIFTED_AFTER
+
+    def _seen(self, now: float) -> int:
+        """How many succeeded in the last second."""
+        while self._succeeded_at and self._succeeded_at[0] <= now - _SEEN_FOR:
+            self._succeeded_at.popleft()
+        return len(self._succeeded_at)
 
     def _set_rate(self, rate: float, now: float) -> None:
         before, self._rate = (
