@@ -110,8 +110,8 @@ class DeepCall:
         borrowed = None if session is None else of_type("session", session, ClientSession)
         rate = None if per_second is None else positive_number("per_second", per_second)
         policy = of_type("retry", retry, RetryPolicy)
-        told = Observers(observers)
         pool = Pool(transport, borrowed)
+        told = Observers(observers, url, pool.connections)
         account = Account(IdentitySource(credentials, timeout=seconds), rate, pool.address)
         self._owns_pool = True
         self._session = Session(pool, account, timeout=seconds, retry=policy, observers=told)
@@ -164,7 +164,9 @@ class DeepCall:
         mine = self._session
         seconds = mine.timeout if timeout is None else positive_number("timeout", timeout)
         policy = mine.retry if retry is None else of_type("retry", retry, RetryPolicy)
-        told = mine.observers if observers is None else Observers(observers)
+        told = mine.observers
+        if observers is not None:
+            told = Observers(observers, told.base_url, told.stats)
         account = mine.account
         if credentials is not None or per_second is not None:
             rate = account.per_second

@@ -175,22 +175,28 @@ A fan-out listens so, without either module importing the other.
 
 
 class Observers:
-    """A client's observers, and which methods of theirs do anything.
+    """A client's observers, and which of their methods do anything.
 
     Args:
         observers: in the order in which they are told.
+        base_url: the service's address.
+        stats: gives the present numbers of the connections.
 
     Raises:
         TypeError: one is not an `Observer`, or has a coroutine function for a method.
     """
 
-    __slots__ = ("_failed", "calls", "ended", "given", "started")
+    __slots__ = ("_failed", "base_url", "calls", "ended", "given", "started", "stats")
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+    def __init__(
+        self, observers: Iterable[Observer], base_url: str, stats: Callable[[], Stats]
+    ) -> None:
         self.given: tuple[Observer, ...] = _checked(observers)
+        self.base_url: str = base_url
+        self.stats: Callable[[], Stats] = stats
         self.started: tuple[Callable[[AttemptStarted], Mapping[str, str] | None], ...]
-        self.ended: tuple[Callable[[AttemptEnded], None], ...]
-        self.calls: tuple[Callable[[CallEnded], None], ...]
+        self.ended: tuple[Callable[[AttemptEnded], object], ...]
+        self.calls: tuple[Callable[[CallEnded], object], ...]
         self.started, self.ended, self.calls = (
             tuple(getattr(each, name) for each in self.given if _does_anything(each, name))
             for name in _METHODS
@@ -200,13 +206,25 @@ class Observers:
     def __repr__(self) -> str:
         return f"<Observers {len(self.given)}>"
 
-    def are_listening(self) -> bool:
-        """Whether anybody wants to know of a call that begins in this context."""
-        return (
-            bool(self.given)
-            or attempt_observer.get() is not None
-            or log.isEnabledFor(logging.DEBUG)
-        )
+    def report(
+        self, endpoint: str, path: str, start: float, *, always: bool = False
+    ) -> CallReport | None:
+        """What tells of a call that begins in this context; None when nobody wants to know.
+
+        Args:
+            endpoint: its name.
+            path: where its requests go, below the base URL.
+            start: when it began, in monotonic seconds.
+            always: though nobody wants to know.
+        """
+        ended, listener = self.ended, attempt_observer.get()
+        if listener is not None:
+            ended = (listener, *ended)
+        if log.isEnabledFor(logging.DEBUG):
+            ended = (_log_attempt, *ended)
+        if ended or self.calls or self.started or always:
+            return CallReport(self, ended, next(_call_ids), endpoint, path, start)
+        return None
 
     def failed(self, method: Callable[..., object], error: Exception) -> None:
         """Log that an observer raised, the first time that it does."""
@@ -221,7 +239,7 @@ class Observers:
         log.error("the observer %s failed, which is not logged again: %s%s", whose, kind, place)
 
 
-class Trace:
+class Trace(Protocol):
     """What an attempt's observers give to the transport, and what it gives back.
 
     Attributes:
@@ -230,139 +248,125 @@ class Trace:
         sent: bytes of the request's body.
     """
 
-    __slots__ = ("headers", "reused", "sent")
-
-    def __init__(self) -> None:
-        self.headers: dict[str, str] | None = None
-        self.reused: bool = False
-        self.sent: int = 0
+    headers: dict[str, str] | None
+    reused: bool
+    sent: int
 
 
-class CallReport(Trace):
-    """Tells of one call: the client's observers, the log, and the context's listener.
+class CallReport(Struct):
+    """Tells of one call; a `Trace` of its present attempt.
+
+    A struct that is mostly defaults, as making it is the larger part of what an observer costs.
 
     Attributes:
+        observers: the client's.
+        ended: who is told of attempts that ended: they, the log, and the context's observer.
+        id: the call's.
+        endpoint: its name.
+        path: where its requests go.
+        call_started: when it began.
+        attempt: the number of the present attempt.
+        started: when that was sent.
+        http_status: of its answer.
         last: what `AttemptStarted.last` will say of the next attempt.
         previous: what `AttemptStarted.previous` will say of it.
     """
 
-    __slots__ = (
-        "_attempt",
-        "_call_started",
-        "_endpoint",
-        "_http_status",
-        "_id",
-        "_listener",
-        "_observers",
-        "_started",
-        "_stats",
-        "_url",
-        "last",
-        "previous",
-    )
-
-    def __init__(
-        self,
-        observers: Observers,
-        endpoint: str,
-        url: str,
-        started: float,
-        stats: Callable[[], Stats],
-    ) -> None:
-        super().__init__()
-        self.last: bool = False
-        self.previous: DeepCallError | None = None
-        self._observers = observers
-        self._listener = attempt_observer.get()
-        self._id = next(_call_ids)
-        self._endpoint = endpoint
-        self._url = url
-        self._stats = stats
-        self._call_started = started
-        self._started = 0.0
-        self._attempt = 0
-        self._http_status: int | None = None
+    observers: Observers
+    ended: tuple[Callable[[AttemptEnded], object], ...]
+    id: int
+    endpoint: str
+    path: str
+    call_started: float
+    attempt: int = 0
+    started: float = 0.0
+    http_status: int | None = None
+    last: bool = False
+    previous: DeepCallError | None = None
+    headers: dict[str, str] | None = None
+    reused: bool = False
+    sent: int = 0
 
     def attempt_started(self, attempt: int, started: float) -> None:
         """An attempt is about to be sent."""
-        self._attempt, self._started = attempt, started
-        self._http_status = None
-        self.headers, self.reused, self.sent = None, False, 0
-        tell = self._observers.started
-        if tell or self.last:
-            event = AttemptStarted(
-                self._id,
-                self._endpoint,
-                attempt,
-                self._url,
-                self._call_started,
-                started,
-                self.last,
-                self.previous,
-                self._stats,
-            )
-            if self.last:
-                _log_last(event)
-            for each in tell:
-                try:
-                    headers = each(event)
-                    if headers:
-                        self.headers = (self.headers or {}) | validation.headers(headers)
-                except Exception as error:
-                    self._observers.failed(each, error)
+        self.attempt, self.started = attempt, started
+        if attempt > 1:
+            self.http_status, self.headers, self.reused, self.sent = None, None, False, 0
+        tell = self.observers.started
+        if not tell and not self.last:
+            return
+        event = AttemptStarted(
+            self.id,
+            self.endpoint,
+            attempt,
+            self.observers.base_url + self.path,
+            self.call_started,
+            started,
+            self.last,
+            self.previous,
+            self.observers.stats,
+        )
+        if self.last:
+            _log_last(event)
+        for each in tell:
+            try:
+                headers = each(event)
+                if headers:
+                    self.headers = (self.headers or {}) | validation.headers(headers)
+            except Exception as error:
+                self.observers.failed(each, error)
 
     def attempt_ended(
         self, http_status: int | None, error: BaseException | None, received: int = 0
     ) -> None:
         """The attempt that started last has ended."""
-        ended = time.monotonic()
-        if http_status is None and error is not None:
-            http_status = getattr(error, "http_status", None)
-        self._http_status = http_status
-        code = None if error is None else getattr(error, "code", None)
+        code = None
+        if error is not None:
+            code = getattr(error, "code", None)
+            if http_status is None:
+                http_status = getattr(error, "http_status", None)
+        self.http_status = http_status
+        if not self.ended:
+            return
         event = AttemptEnded(
-            self._id,
-            self._endpoint,
-            self._attempt,
+            self.id,
+            self.endpoint,
+            self.attempt,
             http_status,
             code,
             error,
-            self._started,
-            ended,
+            self.started,
+            time.monotonic(),
             self.reused,
             self.sent,
             received,
         )
-        if self._listener is not None:
-            self._listener(event)
-        if log.isEnabledFor(logging.DEBUG):
-            _log_attempt(event)
-        for each in self._observers.ended:
+        for each in self.ended:
             try:
                 each(event)
             except Exception as bug:
-                self._observers.failed(each, bug)
+                self.observers.failed(each, bug)
 
-    def call_ended(self, error: BaseException | None) -> None:
+    def call_ended(self, error: BaseException | None = None) -> None:
         """The call has ended."""
-        tell = self._observers.calls
+        tell = self.observers.calls
         if not tell:
             return
         event = CallEnded(
-            self._id,
-            self._endpoint,
-            self._attempt,
-            self._http_status,
+            self.id,
+            self.endpoint,
+            self.attempt,
+            self.http_status,
             None if error is None else getattr(error, "code", None),
             error,
-            self._call_started,
+            self.call_started,
             time.monotonic(),
         )
         for each in tell:
             try:
                 each(event)
             except Exception as bug:
-                self._observers.failed(each, bug)
+                self.observers.failed(each, bug)
 
 
 def _log_attempt(event: AttemptEnded) -> None:

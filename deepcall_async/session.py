@@ -75,24 +75,20 @@ class Session:
         """
         if start is None:
             start = time.monotonic()
-        if self.observers.are_listening():
-            return self._told(call, start)
-        return self._carry(call, start, None)
+        endpoint = call.endpoint
+        report = self.observers.report(endpoint.name, endpoint.path, start)
+        if report is None:
+            return self._carry(call, start, None)
+        return self._told(call, start, report)
 
-    async def _told(self, call: Call[T], start: float) -> T:
-        report = self._report(call, start)
+    async def _told(self, call: Call[T], start: float, report: CallReport) -> T:
         try:
             result = await self._carry(call, start, report)
         except BaseException as error:
             report.call_ended(error)
             raise
-        report.call_ended(None)
+        report.call_ended()
         return result
-
-    def _report(self, call: Call[T], start: float) -> CallReport:
-        pool, endpoint = self.pool, call.endpoint
-        url = pool.options.base_url + endpoint.path
-        return CallReport(self.observers, endpoint.name, url, start, pool.connections)
 
     async def _carry(self, call: Call[T], start: float, report: CallReport | None) -> T:
         account, endpoint = self.account, call.endpoint
@@ -138,7 +134,7 @@ class Session:
             account.retries += 1
             # That an attempt is the last is worth a line in the log, whoever listens.
             if report is None and retry.last:
-                report = self._report(call, start)
+                report = self.observers.report(endpoint.name, endpoint.path, start, always=True)
             if report is not None:
                 report.previous, report.last = result, retry.last
 
