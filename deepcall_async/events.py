@@ -53,7 +53,11 @@ class Stats(Struct, frozen=True):
     waiting: int = 0
 
 
-class AttemptStarted(Struct, frozen=True):
+# Without the garbage collector's bookkeeping events cost half. They are in no cycle: nothing that
+# an error holds leads to an event.
+
+
+class AttemptStarted(Struct, frozen=True, gc=False):
     """An attempt is about to be sent. Times are in seconds of `time.monotonic`.
 
     Attributes:
@@ -80,7 +84,7 @@ class AttemptStarted(Struct, frozen=True):
     stats: Callable[[], Stats]
 
 
-class AttemptEnded(Struct, frozen=True):
+class AttemptEnded(Struct, frozen=True, gc=False):
     """An attempt was answered, failed or was cancelled. Times as in `AttemptStarted`.
 
     Attributes:
@@ -110,7 +114,7 @@ class AttemptEnded(Struct, frozen=True):
     received: int
 
 
-class CallEnded(Struct, frozen=True):
+class CallEnded(Struct, frozen=True, gc=False):
     """A call has come to its end. Times as in `AttemptStarted`.
 
     Attributes:
@@ -223,7 +227,7 @@ class Observers:
         if log.isEnabledFor(logging.DEBUG):
             ended = (_log_attempt, *ended)
         if ended or self.calls or self.started or always:
-            return CallReport(self, ended, next(_call_ids), endpoint, path, start)
+            return CallReport(self, ended, endpoint, path, start)
         return None
 
     def failed(self, method: Callable[..., object], error: Exception) -> None:
@@ -253,58 +257,65 @@ class Trace(Protocol):
     sent: int
 
 
-class CallReport(Struct):
+class CallReport:
     """Tells of one call; a `Trace` of its present attempt.
 
-    A struct that is mostly defaults, as making it is the larger part of what an observer costs.
+    What begins as a default stands in the class, as making an object is much of what it all costs.
 
-    Attributes:
+    Args:
         observers: the client's.
         ended: who is told of attempts that ended: they, the log, and the context's observer.
-        id: the call's.
-        endpoint: its name.
+        endpoint: the call's.
         path: where its requests go.
-        call_started: when it began.
-        attempt: the number of the present attempt.
-        started: when that was sent.
-        http_status: of its answer.
+        started: when it began.
+
+    Attributes:
         last: what `AttemptStarted.last` will say of the next attempt.
         previous: what `AttemptStarted.previous` will say of it.
     """
 
-    observers: Observers
-    ended: tuple[Callable[[AttemptEnded], object], ...]
-    id: int
-    endpoint: str
-    path: str
-    call_started: float
-    attempt: int = 0
-    started: float = 0.0
-    http_status: int | None = None
     last: bool = False
     previous: DeepCallError | None = None
     headers: dict[str, str] | None = None
     reused: bool = False
     sent: int = 0
+    _attempt: int = 0
+    _started: float = 0.0
+    _http_status: int | None = None
+
+    def __init__(
+        self,
+        observers: Observers,
+        ended: tuple[Callable[[AttemptEnded], object], ...],
+        endpoint: str,
+        path: str,
+        started: float,
+    ) -> None:
+        self._observers = observers
+        self._ended = ended
+        self._id = next(_call_ids)
+        self._endpoint = endpoint
+        self._path = path
+        self._call_started = started
 
     def attempt_started(self, attempt: int, started: float) -> None:
         """An attempt is about to be sent."""
-        self.attempt, self.started = attempt, started
+        self._attempt, self._started = attempt, started
         if attempt > 1:
-            self.http_status, self.headers, self.reused, self.sent = None, None, False, 0
-        tell = self.observers.started
+            self._http_status, self.headers, self.reused, self.sent = None, None, False, 0
+        tell = self._observers.started
         if not tell and not self.last:
             return
         event = AttemptStarted(
-            self.id,
-            self.endpoint,
+            self._id,
+            self._endpoint,
             attempt,
-            self.observers.base_url + self.path,
-            self.call_started,
+            self._observers.base_url + self._path,
+            self._call_started,
             started,
             self.last,
             self.previous,
-            self.observers.stats,
+            self._observers.stats,
         )
         if self.last:
             _log_last(event)
@@ -314,7 +325,7 @@ class CallReport(Struct):
                 if headers:
                     self.headers = (self.headers or {}) | validation.headers(headers)
             except Exception as error:
-                self.observers.failed(each, error)
+                self._observers.failed(each, error)
 
     def attempt_ended(
         self, http_status: int | None, error: BaseException | None, received: int = 0
@@ -325,48 +336,48 @@ class CallReport(Struct):
             code = getattr(error, "code", None)
             if http_status is None:
                 http_status = getattr(error, "http_status", None)
-        self.http_status = http_status
-        if not self.ended:
+        self._http_status = http_status
+        if not self._ended:
             return
         event = AttemptEnded(
-            self.id,
-            self.endpoint,
-            self.attempt,
+            self._id,
+            self._endpoint,
+            self._attempt,
             http_status,
             code,
             error,
-            self.started,
+            self._started,
             time.monotonic(),
             self.reused,
             self.sent,
             received,
         )
-        for each in self.ended:
+        for each in self._ended:
             try:
                 each(event)
             except Exception as bug:
-                self.observers.failed(each, bug)
+                self._observers.failed(each, bug)
 
     def call_ended(self, error: BaseException | None = None) -> None:
         """The call has ended."""
-        tell = self.observers.calls
+        tell = self._observers.calls
         if not tell:
             return
         event = CallEnded(
-            self.id,
-            self.endpoint,
-            self.attempt,
-            self.http_status,
+            self._id,
+            self._endpoint,
+            self._attempt,
+            self._http_status,
             None if error is None else getattr(error, "code", None),
             error,
-            self.call_started,
+            self._call_started,
             time.monotonic(),
         )
         for each in tell:
             try:
                 each(event)
             except Exception as bug:
-                self.observers.failed(each, bug)
+                self._observers.failed(each, bug)
 
 
 def _log_attempt(event: AttemptEnded) -> None:
