@@ -180,7 +180,7 @@ class GroupAgentRelation(Model, frozen=True, gc=False):
         return tuple(member.agent_id for member in self.members if member.agent is None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The data and the joins over it as plain dicts, lists, text and numbers, fit for JSON.
+        """The data and the joins over it as plain dicts, tuples, text and numbers, fit for JSON.
 
         Returns:
             ``group``, ``agents`` and ``relations`` as they are; ``members``, ``receivers`` and
