@@ -156,6 +156,10 @@ class DeepCall:
 
         Returns:
             The sibling; what was not given is as in this client.
+
+        Example:
+            >>> patient = dc.with_options(timeout=120)
+            >>> other = dc.with_options(credentials=UserToken(user_id, token))
         """
         wrong = None if credentials is None else options.wrong_credentials(credentials)
         if wrong is not None:
@@ -233,6 +237,10 @@ class GroupsAPI:
 
         Raises:
             OutcomeUnknown: the group may or may not have been added; it was sent once.
+
+        Example:
+            >>> (await dc.groups.add("Sales", reconcile=True)).group_id
+            301
         """
         if reconcile:
             return await add_and_reconcile(self._session, name)
@@ -315,6 +323,11 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there is no such group for this account.
             PermissionDenied: the account lacks the permission.
+
+        Example:
+            >>> relation = await dc.groups.agent_relation(28)
+            >>> [member.agent_id for member in relation.receivers]
+            [3, 8, 2]
         """
         return await self._session.call(wire.agent_relation(group_id, quick=quick, name=name))
 

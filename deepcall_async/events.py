@@ -260,8 +260,6 @@ class Trace(Protocol):
 class CallReport:
     """Tells of one call; a `Trace` of its present attempt.
 
-    What begins as a default stands in the class, as making an object is much of what it all costs.
-
     Args:
         observers: the client's.
         ended: who is told of attempts that ended: they, the log, and the context's observer.
@@ -274,14 +272,22 @@ class CallReport:
         previous: what `AttemptStarted.previous` will say of it.
     """
 
-    last: bool = False
-    previous: DeepCallError | None = None
-    headers: dict[str, str] | None = None
-    reused: bool = False
-    sent: int = 0
-    _attempt: int = 0
-    _started: float = 0.0
-    _http_status: int | None = None
+    __slots__ = (
+        "_attempt",
+        "_call_started",
+        "_ended",
+        "_endpoint",
+        "_http_status",
+        "_id",
+        "_observers",
+        "_path",
+        "_started",
+        "headers",
+        "last",
+        "previous",
+        "reused",
+        "sent",
+    )
 
     def __init__(
         self,
@@ -297,6 +303,14 @@ class CallReport:
         self._endpoint = endpoint
         self._path = path
         self._call_started = started
+        self._attempt = 0
+        self._started = 0.0
+        self._http_status: int | None = None
+        self.last: bool = False
+        self.previous: DeepCallError | None = None
+        self.headers: dict[str, str] | None = None
+        self.reused: bool = False
+        self.sent: int = 0
 
     def attempt_started(self, attempt: int, started: float) -> None:
         """An attempt is about to be sent."""
