@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from deepcall_async.admission import Ticket
 from deepcall_async.errors import (
@@ -63,7 +63,7 @@ class Session:
         pool.accounts.add(account)
         account.source.users.add(self)
 
-    def call(self, call: Call[T], *, start: float | None = None) -> Coroutine[Any, Any, T]:
+    async def call(self, call: Call[T], *, start: float | None = None) -> T:
         """Carry a call to its end.
 
         Args:
@@ -75,68 +75,64 @@ class Session:
         """
         if start is None:
             start = time.monotonic()
-        endpoint = call.endpoint
-        report = self.observers.report(endpoint.name, endpoint.path, start)
-        if report is None:
-            return self._carry(call, start, None)
-        return self._told(call, start, report)
-
-    async def _told(self, call: Call[T], start: float, report: CallReport) -> T:
-        try:
-            result = await self._carry(call, start, report)
-        except BaseException as error:
-            report.call_ended(error)
-            raise
-        report.call_ended()
-        return result
-
-    async def _carry(self, call: Call[T], start: float, report: CallReport | None) -> T:
         account, endpoint = self.account, call.endpoint
+        report = self.observers.report(endpoint.name, endpoint.path, start)
         patience = current_patience.get()
         ticket = None if patience is None else Ticket(start, patience)
         max_idle = CHANGE_MAX_IDLE if endpoint.method == "non_idempotent" else KEEPALIVE
         recovery: Recovery | None = None
         retry = Retry()
         attempts = 0
-        while True:
-            oldest = 0.0 if retry.require_fresh else max_idle
-            attempt = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
-            result, identity, held = attempt
-            if not isinstance(result, DeepCallError):
-                account.budget.earn()
-                if identity is not None:
-                    identity.accepted = True
-                return result
-            attempts = result.attempts
-            if recovery is None:
-                recovery = Recovery(self.retry, endpoint.method, account.budget)
-            elif (
-                recovery.maybe_applied
-                and isinstance(result, GroupUnavailable)
-                and call.when_gone is not None
-            ):
-                account.budget.earn()
-                return call.when_gone
-            following = recovery.after(
-                result,
-                elapsed=time.monotonic() - start,
-                chance=random.random(),  # noqa: S311  (jitter, not a secret)
-                renewable=identity is not None and account.source.renewable,
-                held=held,
-                patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
-                expired=identity is not None and identity.accepted,
-            )
-            stop = await self._before(following, recovery, result, identity, start)
-            if stop is not None or following is None:
-                error = self._named(stop or result, call, attempts)
-                raise final_error(error, endpoint.method, maybe_applied=recovery.maybe_applied)
-            retry = following
-            account.retries += 1
-            # That an attempt is the last is worth a line in the log, whoever listens.
-            if report is None and retry.last:
-                report = self.observers.report(endpoint.name, endpoint.path, start, always=True)
+        try:
+            while True:
+                oldest = 0.0 if retry.require_fresh else max_idle
+                attempt = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
+                result, identity, held = attempt
+                if not isinstance(result, DeepCallError):
+                    account.budget.earn()
+                    if identity is not None:
+                        identity.accepted = True
+                    if report is not None:
+                        report.call_ended()
+                    return result
+                attempts = result.attempts
+                if recovery is None:
+                    recovery = Recovery(self.retry, endpoint.method, account.budget)
+                elif (
+                    recovery.maybe_applied
+                    and isinstance(result, GroupUnavailable)
+                    and call.when_gone is not None
+                ):
+                    account.budget.earn()
+                    if report is not None:
+                        report.call_ended()
+                    return call.when_gone
+                following = recovery.after(
+                    result,
+                    elapsed=time.monotonic() - start,
+                    chance=random.random(),  # noqa: S311  (jitter, not a secret)
+                    renewable=identity is not None and account.source.renewable,
+                    held=held,
+                    patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
+                    expired=identity is not None and identity.accepted,
+                )
+                stop = await self._before(following, recovery, result, identity, start)
+                if stop is not None or following is None:
+                    failed = self._named(stop or result, call, attempts)
+                    raise final_error(  # noqa: TRY301  (what is raised is told like the rest)
+                        failed, endpoint.method, maybe_applied=recovery.maybe_applied
+                    )
+                retry = following
+                account.retries += 1
+                # That an attempt is the last is worth a line in the log, whoever listens.
+                if report is None and retry.last:
+                    report = self.observers.report(endpoint.name, endpoint.path, start, always=True)
+                if report is not None:
+                    report.previous, report.last = result, retry.last
+        except BaseException as error:
             if report is not None:
-                report.previous, report.last = result, retry.last
+                report.call_ended(error)
+            raise
 
     async def _before(
         self,

@@ -335,7 +335,7 @@ class _RequestHead:
     def traced_request(self, path: str, body: bytes, trace: Trace) -> bytes:
         trace.sent = len(body)
         request = self.request(path, body)
-        if not trace.headers:
+        if trace.headers is None:
             return request
         more = "".join(
             f"\r\n{name}: {value}"
