@@ -164,9 +164,11 @@ class Observer(Protocol):
 
     def attempt_ended(self, event: AttemptEnded, /) -> None:
         """An attempt has ended; it is told of each that has started."""
+        return  # written out, as type checkers take an empty method of a protocol for abstract
 
     def call_ended(self, event: CallEnded, /) -> None:
         """A call has ended; the last of its events."""
+        return
 
 
 AttemptObserver: TypeAlias = Callable[[AttemptEnded], object]
