@@ -11,6 +11,7 @@ import asyncio
 import os
 import ssl
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,7 +26,15 @@ import msgspec
 from _measure import Meter, peak_memory
 from _servers import PATH
 
-from deepcall_async import Agent, AgentRelation, DeepCall, Group, UserToken
+from deepcall_async import (
+    Agent,
+    AgentRelation,
+    CallEnded,
+    DeepCall,
+    Group,
+    Observer,
+    UserToken,
+)
 from deepcall_async.wire import Rosters
 
 USER, TOKEN = "29791451", "0123456789abcdef0123456789abcdef"
@@ -106,6 +115,27 @@ async def us(settings: Settings) -> AsyncIterator[Run]:
     async with DeepCall(credentials, base_url=settings.base_url) as client:
         relation = client.groups.agent_relation
         # Every reply of these servers is about this group, and one about another is refused.
+        yield _workers(lambda _: relation(28), settings.concurrency)
+
+
+class _Count(Observer):
+    """Counts calls by their endpoint."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def call_ended(self, event: CallEnded, /) -> None:
+        """One more."""
+        self.calls[event.endpoint] += 1
+
+
+@asynccontextmanager
+async def us_observed(settings: Settings) -> AsyncIterator[Run]:
+    """This package, with an observer that counts calls."""
+    async with DeepCall(
+        UserToken(USER, TOKEN), base_url=settings.base_url, observers=[_Count()]
+    ) as client:
+        relation = client.groups.agent_relation
         yield _workers(lambda _: relation(28), settings.concurrency)
 
 
@@ -329,6 +359,7 @@ class Entry(msgspec.Struct, frozen=True):
 CLIENTS: Mapping[str, Entry] = {
     "limit": Entry("bare asyncio protocol + msgspec: the limit", limit),
     "us": Entry("deepcall_async", us),
+    "us-observed": Entry("deepcall_async, with an observer that counts", us_observed),
     "us-new-rosters": Entry("deepcall_async, a new roster in every reply", us_new_rosters),
     "pyreqwest": Entry("pyreqwest (Rust) + msgspec", pyreqwest, ("pyreqwest",)),
     "aiohttp-tuned": Entry("aiohttp, tuned + msgspec", aiohttp_tuned, ("aiohttp",), 2),

@@ -308,6 +308,9 @@ def _verdicts(results: list[Result], share: float | None) -> bool:
             if (title, rival) in best and (title, "us") in best:
                 ratio = best[title, "us"] / best[title, rival]
                 held &= verdict(f"{size} reply, CPU of {CLIENTS[rival].title}", ratio, target)
+        if (title, "us-observed") in best and (title, "us") in best:
+            ratio = best[title, "us-observed"] / best[title, "us"]
+            held &= verdict(f"{size} reply, CPU with an observer that counts", ratio, 1.03)
     if share is not None:
         held &= verdict("50 ms a reply, rate of the bare protocol", share, 0.98, at_least=True)
     return held

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TransportError,
         UnexpectedReply,
     )
+    from deepcall_async.events import AttemptEnded, AttemptStarted, CallEnded, Observer, Stats
     from deepcall_async.fanout import Batch, Failed, FanOut, Ok, Outcome, Progress, collect, fan_out
     from deepcall_async.models import (
         AddedGroup,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         Member,
     )
     from deepcall_async.pacing import Adaptive
-    from deepcall_async.pool import Stats
     from deepcall_async.retry import RetryPolicy
 
 __all__ = [
@@ -54,9 +54,12 @@ __all__ = [
     "AgentLabel",
     "AgentRelation",
     "ApiError",
+    "AttemptEnded",
+    "AttemptStarted",
     "AuthenticationFailed",
     "BadRequest",
     "Batch",
+    "CallEnded",
     "ClientClosed",
     "ConnectFailed",
     "ConnectionLost",
@@ -72,6 +75,7 @@ __all__ = [
     "GroupsAPI",
     "Member",
     "NoData",
+    "Observer",
     "Ok",
     "Outcome",
     "OutcomeUnknown",
@@ -94,7 +98,7 @@ __all__ = [
 ]
 
 # The modules that hold the names above.
-_MODULES = ("client", "credentials", "errors", "fanout", "models", "pacing", "pool", "retry")
+_MODULES = ("client", "credentials", "errors", "events", "fanout", "models", "pacing", "retry")
 
 # Type checkers see the imports above instead: with a `__getattr__` they would accept any name.
 if not TYPE_CHECKING:

@@ -14,10 +14,11 @@ from typing import Self
 
 from aiohttp import ClientSession
 
-from deepcall_async import options, wire
+from deepcall_async import options, validation, wire
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
+from deepcall_async.events import Observer, Observers, Stats
 from deepcall_async.models import AddedGroup, DeletedGroup, Group, GroupAgentRelation
-from deepcall_async.pool import Account, Pool, Stats
+from deepcall_async.pool import Account, Pool
 from deepcall_async.reconcile import add_and_reconcile
 from deepcall_async.renewal import IdentitySource
 from deepcall_async.retry import RetryPolicy
@@ -51,6 +52,7 @@ class DeepCall:
             show it; None for the system's authorities.
         proxy: the URL of an HTTP proxy, such as ``"http://user:password@proxy.example:3128"``.
         headers: sent with every request. Those that this package sets itself are refused.
+        observers: are told of each attempt and each call, in this order; see `Observer`.
         session: an aiohttp session to borrow, with all that is set on it; it is never closed, and
             at most as many requests are in flight as its connector has slots. This package then
             cannot notice what a server sends on a connection of that session's pool without having
@@ -77,6 +79,7 @@ class DeepCall:
         ssl: SSLContext | None = None,
         proxy: str | None = None,
         headers: Mapping[str, str] | None = None,
+        observers: Iterable[Observer] = (),
         session: ClientSession | None = None,
         allow_http: bool = False,
         trust_env: bool = False,
@@ -97,7 +100,7 @@ class DeepCall:
                 "User-Agent": options.user_agent(app_info),
                 "Accept": CONTENT_TYPE,
                 "Accept-Encoding": ACCEPT_ENCODING,
-                **options.headers(headers),
+                **validation.headers(headers),
             },
             max_connections=positive_int("max_connections", max_connections),
             max_response_bytes=positive_int("max_response_bytes", max_response_bytes),
@@ -108,9 +111,10 @@ class DeepCall:
         rate = None if per_second is None else positive_number("per_second", per_second)
         policy = of_type("retry", retry, RetryPolicy)
         pool = Pool(transport, borrowed)
+        told = Observers(observers, url, pool.connections)
         account = Account(IdentitySource(credentials, timeout=seconds), rate, pool.address)
         self._owns_pool = True
-        self._session = Session(pool, account, timeout=seconds, retry=policy)
+        self._session = Session(pool, account, timeout=seconds, retry=policy, observers=told)
         self._groups = GroupsAPI(self._session)
 
     @property
@@ -135,6 +139,7 @@ class DeepCall:
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
         per_second: float | None = None,
+        observers: Iterable[Observer] | None = None,
     ) -> Self:
         """Give a sibling on the same connections, with some options changed.
 
@@ -147,9 +152,14 @@ class DeepCall:
             timeout: seconds for one attempt.
             retry: when and how often to repeat.
             per_second: the most requests that the sibling sends a second, apart from this client's.
+            observers: who is told of the sibling's calls, instead of this client's observers.
 
         Returns:
             The sibling; what was not given is as in this client.
+
+        Example:
+            >>> patient = dc.with_options(timeout=120)
+            >>> other = dc.with_options(credentials=UserToken(user_id, token))
         """
         wrong = None if credentials is None else options.wrong_credentials(credentials)
         if wrong is not None:
@@ -158,6 +168,9 @@ class DeepCall:
         mine = self._session
         seconds = mine.timeout if timeout is None else positive_number("timeout", timeout)
         policy = mine.retry if retry is None else of_type("retry", retry, RetryPolicy)
+        told = mine.observers
+        if observers is not None:
+            told = Observers(observers, told.base_url, told.stats)
         account = mine.account
         if credentials is not None or per_second is not None:
             rate = account.per_second
@@ -167,7 +180,7 @@ class DeepCall:
             if credentials is not None:
                 source = IdentitySource(credentials, timeout=seconds)
             account = Account(source, rate, mine.pool.address)
-        session = Session(mine.pool, account, timeout=seconds, retry=policy)
+        session = Session(mine.pool, account, timeout=seconds, retry=policy, observers=told)
         # A copy, so that a subclass gives a sibling of its own class.
         sibling = copy(self)
         vars(sibling).update(_owns_pool=False, _session=session, _groups=GroupsAPI(session))
@@ -224,6 +237,10 @@ class GroupsAPI:
 
         Raises:
             OutcomeUnknown: the group may or may not have been added; it was sent once.
+
+        Example:
+            >>> (await dc.groups.add("Sales", reconcile=True)).group_id
+            301
         """
         if reconcile:
             return await add_and_reconcile(self._session, name)
@@ -306,6 +323,11 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there is no such group for this account.
             PermissionDenied: the account lacks the permission.
+
+        Example:
+            >>> relation = await dc.groups.agent_relation(28)
+            >>> [member.agent_id for member in relation.receivers]
+            [3, 8, 2]
         """
         return await self._session.call(wire.agent_relation(group_id, quick=quick, name=name))
 

@@ -6,7 +6,9 @@ reaches these classes has already been redacted.
 
 from __future__ import annotations
 
-# `Any` only: the candidates of an unknown outcome are models, and this module imports none.
+from collections.abc import Mapping
+
+# `Any`: the candidates of an unknown outcome are models, and this module imports none.
 from typing import Any
 
 __all__ = [
@@ -31,8 +33,17 @@ __all__ = [
 ]
 
 
+_PLAIN = (str, int, float, type(None))
+"""What JSON can carry of an error's attributes."""
+_ARGS: Any = BaseException.args
+
+
 class DeepCallError(Exception):
     """The root of everything this package raises about a call.
+
+    Its ``args`` are the message and, if there are any, the attributes that were set, as a dict: so
+    they survive where an exception is rebuilt from its class and ``args``, as in Celery's JSON
+    results. Pickling keeps ``__cause__`` too, when it is an error of this package.
 
     Attributes:
         endpoint: which method was called, such as ``"groups.add"``; empty when no call was made.
@@ -41,6 +52,30 @@ class DeepCallError(Exception):
 
     endpoint: str = ""
     attempts: int = 0
+
+    def __init__(self, message: str = "", attributes: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        for name, value in (attributes or {}).items():
+            # Nothing but what a class declares: the dict may come from a queue or a file.
+            if name in _declared(type(self)):
+                setattr(self, name, value)
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The message and the attributes that were set."""
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, _PLAIN)}
+        return (*_ARGS.__get__(self), *([plain] if plain else ()))
+
+    @args.setter
+    def args(self, given: tuple[Any, ...]) -> None:
+        _ARGS.__set__(self, given[:1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = dict(vars(self))
+        # A foreign cause may be of a class that cannot be pickled.
+        if isinstance(self.__cause__, DeepCallError):
+            state["__cause__"] = self.__cause__
+        return type(self), _ARGS.__get__(self), state
 
 
 class TransportError(DeepCallError):
@@ -175,3 +210,7 @@ class TooManyFailures(DeepCallError):
 
     ``__cause__`` is the last failure.
     """
+
+
+def _declared(kind: type[DeepCallError]) -> set[str]:
+    return {name for each in kind.__mro__ for name in vars(each).get("__annotations__", ())}

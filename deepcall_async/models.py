@@ -6,8 +6,9 @@ Plain data under Python names, and pure joins over it. No I/O, no credentials, n
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, Self, get_type_hints
 
+import msgspec
 from msgspec import Meta, Struct
 
 __all__ = [
@@ -26,7 +27,49 @@ Int64 = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """A whole number as services keep them; a longer one in a reply is a fault of the reply."""
 
 
-class AgentLabel(Struct, frozen=True):
+class Model(Struct, frozen=True):
+    """What all have in common: Pydantic can validate and serialize them.
+
+    So they can be annotations of FastAPI's handlers and fields of Pydantic's models. Their
+    serialized form is that of ``msgspec.to_builtins``.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        # Pydantic is there when it asks; this package does not need it.
+        from pydantic_core import core_schema
+
+        hints = get_type_hints(cls)
+        fields = core_schema.typed_dict_schema(
+            {
+                field.name: core_schema.typed_dict_field(
+                    handler.generate_schema(hints[field.name]), required=field.required
+                )
+                for field in msgspec.structs.fields(cls)
+            },
+            cls_name=cls.__name__,
+            config={"title": cls.__name__},
+        )
+        return core_schema.no_info_plain_validator_function(
+            cls._from_plain,
+            json_schema_input_schema=fields,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                msgspec.to_builtins, return_schema=fields
+            ),
+        )
+
+    @classmethod
+    def _from_plain(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        try:
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as error:
+            # Pydantic makes its own error of a ValueError.
+            raise ValueError(str(error)) from None
+
+
+class AgentLabel(Model, frozen=True):
     """One entry of a group's agent labels, such as ``"#3 bhawesh"``, taken apart.
 
     ``agent_id`` is None when the label does not begin with ``#`` and a number.
@@ -36,7 +79,7 @@ class AgentLabel(Struct, frozen=True):
     name: str
 
 
-class Group(Struct, frozen=True, kw_only=True, gc=False):
+class Group(Model, frozen=True, kw_only=True, gc=False):
     """A group of agents.
 
     ``status`` is 1 for an active group. ``create_date`` is what the server sent, in Unix seconds;
@@ -72,7 +115,7 @@ class Group(Struct, frozen=True, kw_only=True, gc=False):
         return tuple(parse_label(label) for label in self.agents)
 
 
-class Agent(Struct, frozen=True, kw_only=True, gc=False):
+class Agent(Model, frozen=True, kw_only=True, gc=False):
     """An agent of the account. Names are not unique: tell agents apart by ``unique_id``."""
 
     unique_id: Int64
@@ -80,7 +123,7 @@ class Agent(Struct, frozen=True, kw_only=True, gc=False):
     user_id: str | None = None
 
 
-class AgentRelation(Struct, frozen=True, kw_only=True, gc=False):
+class AgentRelation(Model, frozen=True, kw_only=True, gc=False):
     """One agent's place in one group; ``receive_call`` is ``"Y"`` or ``"N"`` on the wire."""
 
     group_id: Int64
@@ -94,7 +137,7 @@ class AgentRelation(Struct, frozen=True, kw_only=True, gc=False):
         return self.receive_call == "Y"
 
 
-class Member(Struct, frozen=True):
+class Member(Model, frozen=True):
     """An agent in a group; ``agent`` is None when the roster does not list ``agent_id``."""
 
     agent_id: int
@@ -102,7 +145,7 @@ class Member(Struct, frozen=True):
     receives_calls: bool
 
 
-class GroupAgentRelation(Struct, frozen=True, gc=False):
+class GroupAgentRelation(Model, frozen=True, gc=False):
     """A group, the roster that came with it, and who of the roster is in the group.
 
     ``agents`` may be the whole account's roster; membership is what stands in ``relations``.
@@ -136,14 +179,29 @@ class GroupAgentRelation(Struct, frozen=True, gc=False):
         """The ids of members that the roster does not list."""
         return tuple(member.agent_id for member in self.members if member.agent is None)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The data and the joins over it as plain dicts, tuples, text and numbers, fit for JSON.
 
-class AddedGroup(Struct, frozen=True):
+        Returns:
+            ``group``, ``agents`` and ``relations`` as they are; ``members``, ``receivers`` and
+            ``unknown_agent_ids`` as the properties of these names.
+        """
+        joins = {
+            "members": self.members,
+            "receivers": self.receivers,
+            "unknown_agent_ids": self.unknown_agent_ids,
+        }
+        plain: dict[str, Any] = msgspec.to_builtins(self) | msgspec.to_builtins(joins)
+        return plain
+
+
+class AddedGroup(Model, frozen=True):
     """The reply to an added group."""
 
     group_id: int
 
 
-class DeletedGroup(Struct, frozen=True):
+class DeletedGroup(Model, frozen=True):
     """The reply to a deleted group.
 
     ``already_absent`` tells that an earlier attempt of the same call, whose answer was lost, had

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,6 @@ __all__ = [
     "credentials_from",
     "credentials_from_environment",
     "credentials_in",
-    "headers",
     "proxy_url",
     "referenced_credentials",
     "user_agent",
@@ -34,16 +33,6 @@ __all__ = [
 ]
 
 DEFAULT_BASE_URL = "https://v4-api.deepcall.com"
-_OWN_HEADERS = frozenset(
-    {
-        *("accept", "accept-encoding", "connection", "content-encoding", "content-length"),
-        *("content-type", "expect", "host", "keep-alive", "proxy-authorization", "te", "trailer"),
-        *("transfer-encoding", "upgrade", "user-agent"),
-    }
-)
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_FIELD_VALUE = re.compile(r"|[!-~]([\t -~]*[!-~])?")
-
 _NAMES = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
 
 
@@ -124,23 +113,6 @@ def user_agent(app_info: str | None) -> str:
     if not app_info.strip() or not app_info.isascii() or not app_info.isprintable():
         raise ValueError("app_info must be printable ASCII, such as 'audit-bot/2.1'")
     return f"{own} {app_info.strip()}"
-
-
-def headers(given: Mapping[str, str] | None) -> dict[str, str]:
-    """Headers to add to every request."""
-    if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"headers must be a mapping of str to str, not {type(given).__name__}")
-    found = dict(given or {})
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError("headers must be a mapping of str to str")
-        if not _TOKEN.fullmatch(name):
-            raise ValueError("headers: a name is not one that HTTP allows")
-        if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"headers: {name} is set by this package and cannot be replaced")
-        if not _FIELD_VALUE.fullmatch(value):
-            raise ValueError(f"headers: the value of {name} is not printable ASCII")
-    return found
 
 
 def proxy_url(given: str | None, base_url: str, *, trust_env: bool) -> str | None:

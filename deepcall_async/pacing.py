@@ -13,7 +13,8 @@ from contextvars import ContextVar
 
 from msgspec import Struct
 
-from deepcall_async.errors import ApiError, DeepCallError, RateLimited, RequestTimeout
+from deepcall_async.errors import ApiError, RateLimited, RequestTimeout
+from deepcall_async.events import AttemptEnded
 from deepcall_async.validation import is_int
 
 __all__ = ["Adaptive", "Limiter", "Pace", "Patience", "current_patience"]
@@ -220,15 +221,10 @@ class Pace:
     def __repr__(self) -> str:
         return f"<Pace {self._limit:.1f} of {self._bounds.max}>"
 
-    def observe(self, sent: float, ended: float, error: DeepCallError | None) -> None:
-        """Learn from an attempt.
-
-        Args:
-            sent: when it was sent, in seconds of a monotonic clock.
-            ended: when it ended.
-            error: how it failed, or None.
-        """
-        refused = _is_refusal(error)
+    def attempt_ended(self, attempt: AttemptEnded) -> None:
+        """Learn from an attempt."""
+        sent, ended = attempt.started, attempt.ended
+        refused = _is_refusal(attempt.error)
         self._hold = min(self._hold + _HOLD, 3 * _HOLD) if refused else max(0, self._hold - 1)
         # What was sent under an earlier limit says nothing of this one.
         if sent < self._changed_at:
@@ -290,7 +286,7 @@ class Pace:
         self._limiter.limit = int(self._limit)
 
 
-def _is_refusal(error: DeepCallError | None) -> bool:
+def _is_refusal(error: BaseException | None) -> bool:
     # A lost connection is no sign: those that are lost by chance would press the limit down.
     if isinstance(error, ApiError) and error.retry_after is not None:
         return True

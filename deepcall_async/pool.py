@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from aiohttp import ClientSession
-from msgspec import Struct
 
 from deepcall_async.admission import Gate, RateLimiter, Ticket
 from deepcall_async.errors import ClientClosed, DeepCallError, RequestTimeout
+from deepcall_async.events import Stats
 from deepcall_async.pacing import Limiter
 from deepcall_async.renewal import IdentitySource
 from deepcall_async.retry import RetryBudget
@@ -27,22 +27,7 @@ from deepcall_async.transport.errors import expire
 from deepcall_async.transport.open import open_transport
 from deepcall_async.wire import Identity, Rosters
 
-__all__ = ["Account", "Pool", "Stats"]
-
-
-class Stats(Struct, frozen=True):
-    """What a client has sent under its credentials, and what its connections are doing.
-
-    ``requests`` and ``retries`` (those of them that were repeats) count since it was made.
-    ``active``, ``idle`` and ``waiting`` are the present numbers of requests in flight, connections
-    not in use, and calls that wait for a connection; siblings on the same connections share them.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    active: int = 0
-    idle: int = 0
-    waiting: int = 0
+__all__ = ["Account", "Pool"]
 
 
 class Account:
@@ -110,9 +95,13 @@ class Pool:
 
     def stats(self, account: Account) -> Stats:
         """The present numbers."""
+        now = self.connections()
+        return Stats(account.requests, account.retries, now.active, now.idle, now.waiting)
+
+    def connections(self) -> Stats:
+        """The present numbers of the connections, whoever uses them; nothing is counted."""
         idle = 0 if self._transport is None else self._transport.idle
-        waiting, active = self._slots.waiting, self._slots.active
-        return Stats(account.requests, account.retries, active, idle, waiting)
+        return Stats(active=self._slots.active, idle=idle, waiting=self._slots.waiting)
 
     def transport(self) -> Transport:
         """The way out, made on first use.

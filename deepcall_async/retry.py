@@ -149,12 +149,13 @@ class Retry(Struct, frozen=True):
     """That another attempt follows.
 
     ``delay`` is in seconds; ``require_fresh`` asks for a new connection, and ``renew`` for new
-    credentials.
+    credentials. ``last`` tells that the policy allows no further one.
     """
 
     delay: float = 0.0
     require_fresh: bool = False
     renew: bool = False
+    last: bool = False
 
 
 class Recovery:
@@ -230,7 +231,8 @@ class Recovery:
         delay = self._policy.delay(error, attempt=self._counted, elapsed=elapsed, chance=chance)
         if delay is None or not (patient or self._budget.spend()):
             return None
-        return Retry(delay, require_fresh=fresh)
+        last = self._counted + 1 >= self._policy.attempts
+        return Retry(delay, require_fresh=fresh, last=last)
 
 
 def is_retryable(error: DeepCallError, method: Method) -> bool:

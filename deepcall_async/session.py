@@ -1,4 +1,4 @@
-"""One identity's way through a pool: attempts, their repetition, and one log line for each.
+"""One identity's way through a pool: attempts, their repetition, and who is told of them.
 
 It carries calls to their ends without knowing what they ask: no endpoint and no field of the wire
 is named here. Attempts give their errors back instead of raising them, so that what is raised comes
@@ -8,7 +8,6 @@ from a frame that holds no request.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
 from collections.abc import Coroutine
@@ -23,7 +22,7 @@ from deepcall_async.errors import (
     GroupUnavailable,
     RequestTimeout,
 )
-from deepcall_async.events import attempt_observer
+from deepcall_async.events import CallReport, Observers
 from deepcall_async.pacing import current_patience
 from deepcall_async.pool import Account, Pool
 from deepcall_async.retry import Recovery, Retry, RetryPolicy, final_error
@@ -34,8 +33,6 @@ __all__ = ["Session"]
 
 T = TypeVar("T")
 
-log: logging.Logger = logging.getLogger("deepcall_async")
-
 
 class Session:
     """Sends calls through a pool under one account.
@@ -45,13 +42,23 @@ class Session:
         account: whom calls go out as, with its rate and budget.
         timeout: seconds for one attempt.
         retry: when and how often to repeat.
+        observers: who is told of it.
     """
 
-    def __init__(self, pool: Pool, account: Account, *, timeout: float, retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        account: Account,
+        *,
+        timeout: float,
+        retry: RetryPolicy,
+        observers: Observers,
+    ) -> None:
         self.pool = pool
         self.account = account
         self.timeout = timeout
         self.retry = retry
+        self.observers = observers
         self.closed: bool = False
         pool.accounts.add(account)
         account.source.users.add(self)
@@ -69,46 +76,63 @@ class Session:
         if start is None:
             start = time.monotonic()
         account, endpoint = self.account, call.endpoint
+        report = self.observers.report(endpoint.name, endpoint.path, start)
         patience = current_patience.get()
         ticket = None if patience is None else Ticket(start, patience)
         max_idle = CHANGE_MAX_IDLE if endpoint.method == "non_idempotent" else KEEPALIVE
         recovery: Recovery | None = None
         retry = Retry()
         attempts = 0
-        while True:
-            oldest = 0.0 if retry.require_fresh else max_idle
-            attempt = await self._attempt(call, attempts + 1, start, oldest, ticket)
-            result, identity, held = attempt
-            if not isinstance(result, DeepCallError):
-                account.budget.earn()
-                if identity is not None:
-                    identity.accepted = True
-                return result
-            attempts = result.attempts
-            if recovery is None:
-                recovery = Recovery(self.retry, endpoint.method, account.budget)
-            elif (
-                recovery.maybe_applied
-                and isinstance(result, GroupUnavailable)
-                and call.when_gone is not None
-            ):
-                account.budget.earn()
-                return call.when_gone
-            following = recovery.after(
-                result,
-                elapsed=time.monotonic() - start,
-                chance=random.random(),  # noqa: S311  (jitter, not a secret)
-                renewable=identity is not None and account.source.renewable,
-                held=held,
-                patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
-                expired=identity is not None and identity.accepted,
-            )
-            stop = await self._before(following, recovery, result, identity, start)
-            if stop is not None or following is None:
-                error = self._named(stop or result, call, attempts)
-                raise final_error(error, endpoint.method, maybe_applied=recovery.maybe_applied)
-            retry = following
-            account.retries += 1
+        try:
+            while True:
+                oldest = 0.0 if retry.require_fresh else max_idle
+                attempt = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
+                result, identity, held = attempt
+                if not isinstance(result, DeepCallError):
+                    account.budget.earn()
+                    if identity is not None:
+                        identity.accepted = True
+                    if report is not None:
+                        report.call_ended()
+                    return result
+                attempts = result.attempts
+                if recovery is None:
+                    recovery = Recovery(self.retry, endpoint.method, account.budget)
+                elif (
+                    recovery.maybe_applied
+                    and isinstance(result, GroupUnavailable)
+                    and call.when_gone is not None
+                ):
+                    account.budget.earn()
+                    if report is not None:
+                        report.call_ended()
+                    return call.when_gone
+                following = recovery.after(
+                    result,
+                    elapsed=time.monotonic() - start,
+                    chance=random.random(),  # noqa: S311  (jitter, not a secret)
+                    renewable=identity is not None and account.source.renewable,
+                    held=held,
+                    patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
+                    expired=identity is not None and identity.accepted,
+                )
+                stop = await self._before(following, recovery, result, identity, start)
+                if stop is not None or following is None:
+                    failed = self._named(stop or result, call, attempts)
+                    raise final_error(  # noqa: TRY301  (what is raised is told like the rest)
+                        failed, endpoint.method, maybe_applied=recovery.maybe_applied
+                    )
+                retry = following
+                account.retries += 1
+                # That an attempt is the last is worth a line in the log, whoever listens.
+                if report is None and retry.last:
+                    report = self.observers.report(endpoint.name, endpoint.path, start, always=True)
+                if report is not None:
+                    report.previous, report.last = result, retry.last
+        except BaseException as error:
+            if report is not None:
+                report.call_ended(error)
+            raise
 
     async def _before(
         self,
@@ -134,7 +158,13 @@ class Session:
         return None
 
     async def _attempt(
-        self, call: Call[T], number: int, start: float, max_idle: float, ticket: Ticket | None
+        self,
+        call: Call[T],
+        number: int,
+        start: float,
+        max_idle: float,
+        ticket: Ticket | None,
+        report: CallReport | None,
     ) -> tuple[T | DeepCallError, Identity | None, bool]:
         """Send a call once.
 
@@ -147,6 +177,7 @@ class Session:
             return self._named(ClientClosed("the client is closed"), call, number - 1), None, False
         transport = pool.transport()
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
+        told = False
         try:
             admitted: Identity | DeepCallError | None = pool.try_admit(account, ticket)
             if admitted is None:
@@ -163,20 +194,27 @@ class Session:
                 timeout = min(timeout, deadline - sent)
             try:
                 account.requests += 1
+                if report is not None:
+                    report.attempt_started(number, sent)
+                    told = True
                 answer = await transport.send(
                     endpoint.path,
                     partial(admitted.body, call),
                     timeout=timeout,
                     max_idle=max_idle,
+                    trace=report,
                 )
             finally:
                 pool.release()
-        except BaseException:
+        except BaseException as interruption:
             if ticket is not None:
                 account.gate.probe_ended(ticket)
+            if report is not None and told:
+                report.attempt_ended(None, interruption)
             raise
         result: T | DeepCallError
         status: int | None = None
+        body: bytes | bytearray = b""
         if isinstance(answer, DeepCallError):
             result = answer
         else:
@@ -186,25 +224,9 @@ class Session:
         held = False
         if error is not None or ticket is not None or not account.gate.is_calm:
             held = account.gate.report(error, sent, ticket)
-        self._tell(endpoint.name, number, status, error, sent)
+        if report is not None:
+            report.attempt_ended(status, error, len(body))
         return result, admitted, held
-
-    @staticmethod
-    def _tell(
-        name: str, number: int, status: int | None, error: DeepCallError | None, sent: float
-    ) -> None:
-        observer = attempt_observer.get()
-        if observer is not None:
-            observer(sent, time.monotonic(), error)
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug(
-                "%s attempt=%d http=%s %s ms=%.1f",
-                name,
-                number,
-                "-" if status is None else status,
-                "success" if error is None else _outcome(error),
-                (time.monotonic() - sent) * 1000,
-            )
 
     async def _in_time(
         self, wanted: Coroutine[object, object, Identity | DeepCallError], start: float
@@ -227,8 +249,3 @@ class Session:
             error.args = (f"{call.endpoint.name}: {error.args[0]}",)
         error.attempts = attempts
         return error
-
-
-def _outcome(result: object) -> str:
-    code = getattr(result, "code", None)
-    return type(result).__name__ if code is None else f"{type(result).__name__} code={code}"

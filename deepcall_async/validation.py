@@ -5,7 +5,8 @@ Pure functions that return the value to use, or raise ValueError or TypeError sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from operator import index
 from typing import TypeGuard, TypeVar
@@ -14,6 +15,7 @@ __all__ = [
     "agent_ids",
     "flag",
     "group_id",
+    "headers",
     "is_int",
     "name",
     "number_or_text",
@@ -28,6 +30,16 @@ T = TypeVar("T")
 LONGEST_NAME = 255
 LONGEST_ID = 64
 _LARGEST_ID = 2**63 - 1
+
+_OWN_HEADERS = frozenset(
+    {
+        *("accept", "accept-encoding", "connection", "content-encoding", "content-length"),
+        *("content-type", "expect", "host", "keep-alive", "proxy-authorization", "te", "trailer"),
+        *("transfer-encoding", "upgrade", "user-agent"),
+    }
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"|[!-~]([\t -~]*[!-~])?")
 
 
 def is_int(value: object) -> TypeGuard[int]:
@@ -109,6 +121,23 @@ def flag(argument: str, value: bool) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{argument} must be True or False, not {type(value).__name__}")
     return value
+
+
+def headers(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Headers to add to every request."""
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"headers must be a mapping of str to str, not {type(given).__name__}")
+    found = dict(given or {})
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("headers must be a mapping of str to str")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError("headers: a name is not one that HTTP allows")
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"headers: {name} is set by this package and cannot be replaced")
+        if not _FIELD_VALUE.fullmatch(value):
+            raise ValueError(f"headers: the value of {name} is not printable ASCII")
+    return found
 
 
 def _identifier(argument: str, value: int | str) -> str:

@@ -23,7 +23,7 @@ from deepcall_async import (
     collect,
     fan_out,
 )
-from deepcall_async.events import attempt_observer
+from deepcall_async.events import AttemptEnded, attempt_observer
 from deepcall_async.pacing import Limiter, Pace, Patience
 from tests.support.loops import simulate
 from tests.support.simulation import Gate
@@ -34,6 +34,10 @@ Mode = Literal["queue", "refuse"]
 SERVICE = 0.05
 SETTLED, PHASE = 3.0, 5.0
 BOUNDS = Adaptive(min=4, max=256)
+
+
+def attempted(started: float, ended: float, error: DeepCallError | None) -> AttemptEnded:
+    return AttemptEnded(1, "groups.list", 1, None, None, error, started, ended, True, 0, 0)
 
 
 class Service:
@@ -79,7 +83,7 @@ class Service:
         error = None if await self.ask() else RateLimited("too much")
         observer = attempt_observer.get()
         assert observer is not None
-        observer(sent, loop.time(), error)
+        observer(attempted(sent, loop.time(), error))
         return error
 
     async def lookup(self, key: int) -> int:
@@ -250,13 +254,13 @@ def test_a_limit_that_is_not_used_does_not_grow() -> None:
 class Paced(NamedTuple):
     """A pace, and the limiter whose limit it moves."""
 
-    observe: Callable[[float, float, DeepCallError | None], None]
+    observe: Callable[[AttemptEnded], None]
     limiter: Limiter
 
 
 def paced(bounds: Adaptive) -> Paced:
     limiter = Limiter(bounds.max)
-    return Paced(Pace(bounds, limiter).observe, limiter)
+    return Paced(Pace(bounds, limiter).attempt_ended, limiter)
 
 
 class _Clock:
@@ -268,7 +272,7 @@ def _answer(pace: Paced, error: DeepCallError | None, *, after: float = 0.0) -> 
     _Clock.now += after
     sent = _Clock.now
     _Clock.now += 1e-6
-    pace.observe(sent, sent + SERVICE, error)
+    pace.observe(attempted(sent, sent + SERVICE, error))
 
 
 def _window(pace: Paced) -> None:

@@ -588,11 +588,14 @@ async def test_each_attempt_leaves_one_line_and_never_a_body(
         async with client(server, path, retry=QUICK, timeout=0.5) as dc:
             await attempts_of_every_kind(dc)
     lines = [record for record in caplog.records if record.name == "deepcall_async"]
-    assert {record.levelno for record in lines} == {logging.DEBUG}
+    assert [record.levelno for record in lines if record.levelno != logging.DEBUG] == [
+        logging.WARNING
+    ]
     expected = [
         r"groups\.agent_relation attempt=1 http=200 ServerFault code=1009 ms=\d+\.\d",
         r"groups\.agent_relation attempt=2 http=503 ServerFault ms=\d+\.\d",
         r"groups\.agent_relation attempt=3 http=- \w+ ms=\d+\.\d",
+        r"groups\.agent_relation attempt=4 is the last, after \w+",
         r"groups\.agent_relation attempt=4 http=200 success ms=\d+\.\d",
         r"groups\.add attempt=1 http=200 BadRequest code=1000 ms=\d+\.\d",
     ]
@@ -604,16 +607,20 @@ async def test_each_attempt_leaves_one_line_and_never_a_body(
     assert "t0ken" not in caplog.text
 
 
-async def test_only_an_outage_is_logged_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+async def test_only_an_outage_and_a_last_attempt_are_logged_above_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     async with FaultServer(*[[Reset()]] * 5, serve) as server, client(server, retry=QUICK) as dc:
         with pytest.raises(ConnectionLost):
             await dc.groups.list()
         await dc.groups.list()
     own = [each.getMessage() for each in caplog.records if each.name.startswith("deepcall")]
-    assert own[0] == f"no answer from {server.base_url[7:]} (ConnectionLost)"
-    assert own[1].startswith(f"{server.base_url[7:]} answers again after ")
-    assert len(own) == 2
+    address = server.base_url.partition("//")[2]
+    assert own[0] == f"no answer from {address} (ConnectionLost)"
+    assert own[1] == "groups.list attempt=4 is the last, after ConnectionLost"
+    assert own[2].startswith(f"{address} answers again after ")
+    assert len(own) == 3
 
 
 @both_paths

@@ -34,8 +34,8 @@ def steps(path):
     return [step for job in load(path)["jobs"].values() for step in job["steps"]]
 
 
-def test_both_workflows_are_here():
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "release.yml"]
+def test_the_workflows_are_here():
+    assert [path.name for path in WORKFLOWS] == ["ci.yml", "reference.yml", "release.yml"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -105,7 +105,7 @@ class FanOut(Generic[K, V]):
         # Both are this fan-out's own, also where it has none: those of an outer one must not be
         # told of these calls.
         context.run(current_patience.set, self._patience if self._patience.seconds else None)
-        context.run(attempt_observer.set, self._pace.observe if self._pace else None)
+        context.run(attempt_observer.set, self._pace.attempt_ended if self._pace else None)
         self._create_task = asyncio.get_running_loop().create_task
         self._tally.start()
         self._keys.start()

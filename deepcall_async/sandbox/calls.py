@@ -1,7 +1,5 @@
 """What was asked of the sandbox, for tests to look at. No credential is kept."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple

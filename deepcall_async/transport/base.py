@@ -15,6 +15,7 @@ from msgspec import Struct
 from yarl import URL
 
 from deepcall_async.errors import DeepCallError
+from deepcall_async.events import Trace
 
 __all__ = [
     "ACCEPT_ENCODING",
@@ -85,7 +86,13 @@ class Transport(Protocol):
         ...
 
     async def send(
-        self, path: str, body: Callable[[], bytes], *, timeout: float, max_idle: float
+        self,
+        path: str,
+        body: Callable[[], bytes],
+        *,
+        timeout: float,
+        max_idle: float,
+        trace: Trace | None = None,
     ) -> Answer | DeepCallError:
         """Send one request and give its answer, or the error that stood in its place.
 
@@ -94,6 +101,7 @@ class Transport(Protocol):
             body: makes the request's body.
             timeout: seconds for connecting, sending and receiving together.
             max_idle: seconds for which the connection may have been idle; 0 for a new one.
+            trace: headers to add, and where to note what was sent and how; None when nobody asks.
         """
         ...
 

@@ -23,6 +23,7 @@ from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from deepcall_async.errors import ClientClosed, DeepCallError
+from deepcall_async.events import Trace
 from deepcall_async.transport.base import (
     CONTENT_TYPE,
     NO_TIMEOUT,
@@ -91,7 +92,13 @@ class ClientSessionTransport:
         return 0
 
     async def send(
-        self, path: str, body: Callable[[], bytes], *, timeout: float, max_idle: float
+        self,
+        path: str,
+        body: Callable[[], bytes],
+        *,
+        timeout: float,
+        max_idle: float,
+        trace: Trace | None = None,
     ) -> Answer | DeepCallError:
         """See `Transport.send`; ``max_idle`` has no meaning here."""
         if self._session.closed:
@@ -100,6 +107,10 @@ class ClientSessionTransport:
             return error
         payload = _body(body())
         payload.seen = self._seen
+        payload.trace = trace
+        request = self._request
+        if trace is not None and trace.headers:
+            request = request | {"headers": _more_headers(trace.headers, request["headers"])}
         scope = asyncio.timeout(timeout)
         try:
             async with scope:
@@ -111,7 +122,7 @@ class ClientSessionTransport:
                     raise_for_status=False,
                     timeout=NO_TIMEOUT,
                     read_bufsize=READ_BUFFER_SIZE,
-                    **self._request,
+                    **request,
                 ) as payload.response:
                     payload.wake_reader_at_end()
                     content = await read_limited(
@@ -165,6 +176,12 @@ def _route(url: URL, options: TransportOptions, headers: dict[str, str]) -> dict
     return found
 
 
+def _more_headers(more: dict[str, str], own: dict[str, str]) -> dict[str, str]:
+    """A request's headers with some added; those that it has stay as they are."""
+    names = {name.lower() for name in own}
+    return own | {name: value for name, value in more.items() if name.lower() not in names}
+
+
 def _body(content: bytes) -> _Body:
     if len(content) < 2**20:
         return _Body(content, content_type=CONTENT_TYPE)
@@ -184,6 +201,7 @@ class _Body(BytesPayload):
     reused = False
     transport: asyncio.Transport | None = None
     seen: WeakSet[object]
+    trace: Trace | None = None
     response: ClientResponse
 
     async def write_with_length(self, writer: Any, content_length: int | None) -> None:
@@ -192,6 +210,8 @@ class _Body(BytesPayload):
         if connection is not None:
             self.reused = connection in self.seen
             self.seen.add(connection)
+        if self.trace is not None:
+            self.trace.reused, self.trace.sent = self.reused, self.size or 0
         self.transport = getattr(writer, "transport", None)
         await super().write_with_length(writer, content_length)
 

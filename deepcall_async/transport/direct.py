@@ -21,6 +21,7 @@ from aiohttp.connector import Connection as PooledConnection
 from yarl import URL
 
 from deepcall_async.errors import ClientClosed, ConnectFailed, DeepCallError
+from deepcall_async.events import Trace
 from deepcall_async.transport.base import (
     CONTENT_TYPE,
     KEEPALIVE,
@@ -117,7 +118,13 @@ class DirectTransport:
         return len(self._idle)
 
     async def send(
-        self, path: str, body: Callable[[], bytes], *, timeout: float, max_idle: float
+        self,
+        path: str,
+        body: Callable[[], bytes],
+        *,
+        timeout: float,
+        max_idle: float,
+        trace: Trace | None = None,
     ) -> Answer | DeepCallError:
         """See `Transport.send`."""
         started = self._loop.time()
@@ -135,7 +142,11 @@ class DirectTransport:
         limit = self._options.max_response_bytes
         answer: Answer | DeepCallError | None
         try:
-            answer = await connection.send(self._head.request(path, body()))
+            if trace is None:
+                answer = await connection.send(self._head.request(path, body()))
+            else:
+                trace.reused = connection.used
+                answer = await connection.send(self._head.traced_request(path, body(), trace))
             if answer is None:
                 answer = await connection.parsed_answer(limit)
             if answer is None:
@@ -312,6 +323,7 @@ class _RequestHead:
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._rest = f" HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
         self._heads: dict[str, bytes] = {}
+        self._names = {name.lower() for name in fields}
 
     def request(self, path: str, body: bytes) -> bytes:
         head = self._heads.get(path)
@@ -319,6 +331,19 @@ class _RequestHead:
             head = b"POST " + (self._target + path).encode("ascii") + self._rest
             self._heads[path] = head
         return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+    def traced_request(self, path: str, body: bytes, trace: Trace) -> bytes:
+        trace.sent = len(body)
+        request = self.request(path, body)
+        if trace.headers is None:
+            return request
+        more = "".join(
+            f"\r\n{name}: {value}"
+            for name, value in trace.headers.items()
+            if name.lower() not in self._names
+        ).encode("latin-1")
+        end = len(request) - len(body) - len(b"\r\n\r\n")
+        return request[:end] + more + request[end:]
 
 
 def _connect_request(
