@@ -1,0 +1,516 @@
+"""Many accounts: who they are, what the audit of each came to, and which of them need somebody first.
+
+Data and pure functions. Nothing is asked and no file is touched here; that is in
+``deepcall_async.fleet``.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from deepcall_async import options
+from deepcall_async.audit.finding import SEVERITIES, Severity, rank
+from deepcall_async.audit.labels import count
+from deepcall_async.audit.report import Report
+from deepcall_async.audit.snapshot import FailedLookup
+from deepcall_async.errors import AuthenticationFailed, DeepCallError
+from deepcall_async.validation import positive_number
+
+__all__ = [
+    "SCHEMA",
+    "Account",
+    "AccountReport",
+    "EndLine",
+    "FleetLine",
+    "FleetPart",
+    "FleetReport",
+    "FleetSummary",
+    "account_report",
+    "anchored",
+    "check_names",
+    "fleet_exit_code",
+    "merged",
+    "read_accounts",
+    "read_part",
+]
+
+SCHEMA = 1
+"""The version of ``fleet.jsonl``. Readers accept unknown types of lines and unknown fields."""
+
+_LONGEST_NAME = 100
+_NOT_IN_A_NAME = frozenset('/\\:*?"<>|')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+|keyring:.+/.+")
+_REFUSED = AuthenticationFailed.__name__
+
+
+class Account(Struct, frozen=True, forbid_unknown_fields=True):
+    """One account of a fleet. It holds no secret, so it may be stored, sent and logged.
+
+    Args:
+        name: what reports call it, and what its files are called.
+        credentials: where its credentials are: ``env:NAME`` for NAME_USER_ID and NAME_TOKEN, or
+            NAME_SSID; ``file:PATH`` for a file of such lines; ``keyring:SERVICE/USER_ID``. They
+            are looked up where the account is audited.
+        base_url: its service's address, if it has one of its own.
+        per_second: the most requests sent a second under its credentials.
+        proxy: the URL of an HTTP proxy, without a password.
+
+    Raises:
+        ValueError: a value cannot be used; credentials are never quoted.
+    """
+
+    name: str
+    credentials: str
+    base_url: str | None = None
+    per_second: float | None = None
+    proxy: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+        if not _REFERENCE.fullmatch(self.credentials):
+            # Not quoted: somebody may have put the secret itself here.
+            raise ValueError(
+                f"account {self.name}: credentials must be a reference like env:ACME,"
+                " file:acme.env or keyring:deepcall/USER_ID"
+            )
+        url = self.base_url
+        if url is not None:
+            try:
+                url = options.base_url(url, allow_http=False)
+            except ValueError as error:
+                raise ValueError(f"account {self.name}: {error}") from None
+        if self.per_second is not None:
+            positive_number(f"account {self.name}: per_second", self.per_second)
+        if self.proxy is not None:
+            if "@" in self.proxy:
+                raise ValueError(
+                    f"account {self.name}: proxy must not hold a password; let HTTPS_PROXY name"
+                    " that proxy in the environment"
+                )
+            options.proxy_url(self.proxy, url or options.DEFAULT_BASE_URL, trust_env=False)
+
+
+class AccountReport(Struct, frozen=True, kw_only=True, tag_field="type", tag="account"):
+    """What the audit of one account came to.
+
+    ``complete`` is False when the account, or a group of it, was not read: such an account is
+    unread, whatever else is known of it. ``error`` says why, where one error ended it.
+    ``dark_groups`` is how many active groups ring nobody; ``new_dark_groups`` how many of them did
+    not when the account was last read, None where there is nothing to compare with.
+    """
+
+    name: str
+    complete: bool
+    verdict: str
+    error: FailedLookup | None = None
+    started: datetime | None = None
+    groups: int = 0
+    read: int = 0
+    agents: int = 0
+    dark_groups: int = 0
+    new_dark_groups: int | None = None
+    findings: dict[Severity, int] = {}
+    seconds: float | None = None
+    requests: int | None = None
+    retries: int | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether its credentials were not accepted."""
+        return self.error is not None and self.error.error == _REFUSED
+
+    @classmethod
+    def unread(cls, name: str, error: Exception | None = None) -> AccountReport:
+        """An account of which nothing can be said.
+
+        Args:
+            name: its name.
+            error: what ended its audit; None when it was not begun.
+        """
+        if error is None:
+            return cls(name=name, complete=False, verdict="Not audited yet.")
+        failure = _failure(error)
+        said = failure.message.rstrip(".")
+        return cls(name=name, complete=False, verdict=f"Not read: {said}.", error=failure)
+
+
+def account_report(name: str, report: Report) -> AccountReport:
+    """Sum up the report of one account.
+
+    Args:
+        name: the account's name.
+        report: what its audit found.
+    """
+    return AccountReport(
+        name=name,
+        complete=report.complete,
+        verdict=report.verdict,
+        started=report.snapshot.run.started,
+        groups=report.groups,
+        read=report.read_count,
+        agents=len(report.context.agents),
+        dark_groups=len(report.dark),
+        new_dark_groups=_new_dark(report),
+        findings={severity: number for severity, number in report.counts.items() if number},
+        seconds=report.health.seconds,
+        requests=report.health.requests,
+        retries=report.health.retries,
+    )
+
+
+class FleetSummary(Struct, frozen=True, kw_only=True, tag_field="type", tag="summary"):
+    """A fleet in numbers."""
+
+    complete: bool
+    verdict: str
+    accounts: int
+    unread: int
+    dark_accounts: int
+    dark_groups: int
+    new_dark_groups: int
+    groups: int
+    findings: dict[Severity, int]
+
+
+class FleetReport(Struct, frozen=True, kw_only=True):
+    """What the audits of many accounts came to; ``accounts`` are ranked, the worst first."""
+
+    accounts: tuple[AccountReport, ...]
+    started: datetime | None = None
+
+    @classmethod
+    def of(cls, accounts: Iterable[AccountReport], started: datetime | None = None) -> FleetReport:
+        """Rank accounts: unread ones first, then by dark groups, new before old, then by findings.
+
+        Args:
+            accounts: what the audit of each came to.
+            started: when the first audit began; by default the earliest that the accounts tell.
+        """
+        ranked = tuple(sorted(accounts, key=_urgency))
+        known = [each.started for each in ranked if each.started is not None]
+        return cls(accounts=ranked, started=started or min(known, default=None))
+
+    def __repr__(self) -> str:
+        # Short: before Python 3.13, `asyncio.run` makes the repr of what it returns.
+        return f"FleetReport({self.verdict!r})"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every group of every account was read."""
+        return all(each.complete for each in self.accounts)
+
+    @property
+    def unread(self) -> tuple[AccountReport, ...]:
+        """The accounts that were not read, or not whole."""
+        return tuple(each for each in self.accounts if not each.complete)
+
+    @property
+    def counts(self) -> dict[Severity, int]:
+        """The number of findings by severity, most severe first, zeros included."""
+        found: Counter[Severity] = Counter()
+        for each in self.accounts:
+            found.update(each.findings)
+        return {severity: found[severity] for severity in SEVERITIES}
+
+    @property
+    def summary(self) -> FleetSummary:
+        """The same in numbers."""
+        dark = [each for each in self.accounts if each.dark_groups]
+        return FleetSummary(
+            complete=self.complete,
+            verdict=self.verdict,
+            accounts=len(self.accounts),
+            unread=len(self.unread),
+            dark_accounts=len(dark),
+            dark_groups=sum(each.dark_groups for each in dark),
+            new_dark_groups=sum(each.new_dark_groups or 0 for each in dark),
+            groups=sum(each.groups for each in self.accounts),
+            findings=self.counts,
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The fleet in a few sentences: what is missing, whose callers reach nobody."""
+        return " ".join(filter(None, [self._missing(), self._cover(), self._numbers()]))
+
+    def _missing(self) -> str:
+        unread, total = self.unread, len(self.accounts)
+        if not unread:
+            return ""
+        said = f"Incomplete: {len(unread):,} of {count(total, 'account')} could not be read whole"
+        refused = sum(1 for each in unread if each.refused)
+        return f"{said}, {refused:,} because of refused credentials." if refused else f"{said}."
+
+    def _cover(self) -> str:
+        if not self.accounts:
+            return "There are no accounts."
+        dark = [each for each in self.accounts if each.dark_groups]
+        if dark:
+            groups = sum(each.dark_groups for each in dark)
+            new = sum(each.new_dark_groups or 0 for each in dark)
+            fresh = f", {new:,} of them since the last time" if new else ""
+            of = f"of {count(len(dark), 'account')}"
+            return f"Callers to {count(groups, 'group')} {of} reach nobody{fresh}."
+        if not any(each.read for each in self.accounts):
+            return "" if self.unread else "No account has a group."
+        which = "" if self.complete else " that was read"
+        return f"Every active group{which} has someone who receives calls."
+
+    def _numbers(self) -> str:
+        parts = [f"{number:,} {severity}" for severity, number in self.counts.items() if number]
+        total = count(sum(self.counts.values()), "finding")
+        return f"{total}: {', '.join(parts)}." if parts else ""
+
+
+def fleet_exit_code(
+    report: FleetReport,
+    *,
+    fail_on: Severity | Literal["never"] = "high",
+    allow_partial: bool = False,
+) -> int:
+    """Give the exit code of a program that audits a fleet.
+
+    Args:
+        report: what the audits came to.
+        fail_on: the mildest severity that fails, or "never".
+        allow_partial: let accounts that were not read pass, unless nothing at all was read.
+
+    Returns:
+        4 when all credentials were refused, 3 when an account was not read whole, 1 when there are
+        findings that fail, otherwise 0.
+    """
+    if report.accounts and all(each.refused for each in report.accounts):
+        return 4
+    if not report.complete and not (allow_partial and any(each.read for each in report.accounts)):
+        return 3
+    if fail_on == "never":
+        return 0
+    failing = (severity for severity, number in report.counts.items() if number)
+    return 1 if any(rank(severity) <= rank(fail_on) for severity in failing) else 0
+
+
+class FleetLine(Struct, frozen=True, kw_only=True, tag_field="type", tag="fleet"):
+    """The first line of ``fleet.jsonl``: which accounts are to be audited, since when.
+
+    ``shard`` is this file's part of the fleet and into how many it was divided. A record is of this
+    night when it began no earlier than ``started``.
+    """
+
+    schema: int
+    started: datetime
+    names: tuple[str, ...]
+    shard: tuple[int, int] = (0, 1)
+    tool: str = ""
+
+
+class EndLine(Struct, frozen=True, kw_only=True, tag_field="type", tag="end"):
+    """The last line of ``fleet.jsonl``: every account has had its turn."""
+
+    accounts: int
+
+
+class FleetPart(Struct, frozen=True, kw_only=True):
+    """What one ``fleet.jsonl`` holds: its first line, the accounts by name, whether it ended."""
+
+    line: FleetLine
+    accounts: dict[str, AccountReport] = {}
+    ended: bool = False
+
+
+def read_accounts(parsed: Mapping[str, object], folder: Path) -> tuple[Account, ...]:
+    """Read the accounts of a parsed ``fleet.toml``.
+
+    Args:
+        parsed: what ``tomllib`` made of the file: ``[[account]]`` tables with the fields of
+            `Account`.
+        folder: what the paths of ``file:`` references are relative to.
+
+    Returns:
+        The accounts, in the file's order; paths are absolute.
+
+    Raises:
+        ValueError: something is missing, misspelt or wrong, or two accounts have one name.
+    """
+    try:
+        file = msgspec.convert(dict(parsed), _File)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        place = where.strip("`").lstrip(".") or "the file"
+        raise ValueError(f"{what} (at {place})") from None
+    if not file.account:
+        raise ValueError("no accounts: give [[account]] tables with a name and credentials")
+    accounts = tuple(anchored(account, folder) for account in file.account)
+    check_names(accounts)
+    return accounts
+
+
+def anchored(account: Account, folder: Path) -> Account:
+    """Make the path of a ``file:`` reference absolute.
+
+    Args:
+        account: the account.
+        folder: what the path is relative to.
+    """
+    kind, _, name = account.credentials.partition(":")
+    if kind != "file":
+        return account
+    return replace(account, credentials=f"file:{folder / Path(name).expanduser()}")
+
+
+def check_names(accounts: Iterable[Account]) -> None:
+    """Refuse two accounts whose files would be one on some file system.
+
+    Raises:
+        ValueError: they are named.
+    """
+    known: dict[str, str] = {}
+    for account in accounts:
+        other = known.setdefault(_folded(account.name), account.name)
+        if other is not account.name:
+            raise ValueError(f"two accounts are called {account.name}; give each a name of its own")
+
+
+def read_part(lines: Iterable[bytes]) -> FleetPart:
+    """Read what an audit of a fleet, or of a part of it, has written so far.
+
+    Args:
+        lines: of ``fleet.jsonl``; a torn last one, and types that are not known, are left out.
+
+    Raises:
+        ValueError: it is no such file, or a newer version wrote it.
+    """
+    first: FleetLine | None = None
+    accounts: dict[str, AccountReport] = {}
+    ended = False
+    for line in lines:
+        if first is None:
+            first = _first(line)
+            continue
+        try:
+            kind = _kind(line).type
+            if kind == "account":
+                found = _account(line)
+                accounts[found.name] = found
+            ended = ended or kind == "end"
+        except msgspec.DecodeError:
+            continue
+    if first is None:
+        raise ValueError("the file is empty; run `deepcall fleet audit` again")
+    return FleetPart(line=first, accounts=accounts, ended=ended)
+
+
+def merged(folders: Iterable[Iterable[FleetPart]]) -> FleetReport:
+    """Make one report of what was written in one or more folders.
+
+    Of a folder that was divided in different ways over time, the newest way counts. An account that
+    is named and has no report yet is unread.
+
+    Args:
+        folders: for each folder, what its files hold.
+
+    Returns:
+        The report; an account of several folders is told as the newest tells it.
+    """
+    chosen = [part for parts in folders for part in _newest_way(tuple(parts))]
+    chosen.sort(key=lambda part: part.line.started)
+    found = {name: report for part in chosen for name, report in _told(part)}
+    started = min((part.line.started for part in chosen), default=None)
+    return FleetReport.of(found.values(), started)
+
+
+class _File(Struct, frozen=True, forbid_unknown_fields=True):
+    account: tuple[Account, ...] = ()
+
+
+class _Kind(Struct):
+    type: str
+
+
+_kind = msgspec.json.Decoder(_Kind).decode
+_account = msgspec.json.Decoder(AccountReport).decode
+_header = msgspec.json.Decoder(FleetLine).decode
+
+
+def _first(line: bytes) -> FleetLine:
+    try:
+        version = msgspec.json.decode(line, type=dict[str, Any]).get("schema")
+        if isinstance(version, int) and version > SCHEMA:
+            raise ValueError(
+                f"schema {version} is newer than {SCHEMA}, the newest read here;"
+                " upgrade deepcall-async"
+            )
+        return _header(line)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not the beginning of a fleet's JSONL: {error}") from None
+
+
+def _newest_way(parts: tuple[FleetPart, ...]) -> tuple[FleetPart, ...]:
+    newest = max(parts, key=lambda part: part.line.started, default=None)
+    if newest is None:
+        return ()
+    return tuple(part for part in parts if part.line.shard[1] == newest.line.shard[1])
+
+
+def _told(part: FleetPart) -> Iterator[tuple[str, AccountReport]]:
+    for name in part.line.names:
+        yield name, part.accounts.get(name) or AccountReport.unread(name)
+
+
+def _urgency(each: AccountReport) -> tuple[object, ...]:
+    worst = tuple(-each.findings.get(severity, 0) for severity in SEVERITIES)
+    new = each.new_dark_groups or 0
+    return (each.complete, each.read > 0, -new, -each.dark_groups, worst, each.name)
+
+
+def _new_dark(report: Report) -> int | None:
+    before = report.context.before
+    if before is None:
+        return None
+    number = 0
+    for group_id in report.dark:
+        view = before.groups.get(group_id)
+        if view is None:
+            # A whole baseline that does not have the group says that it is new.
+            number += before.whole
+        else:
+            number += bool(view.receivers) or not view.active
+    return number
+
+
+def _failure(error: Exception) -> FailedLookup:
+    if isinstance(error, DeepCallError):
+        return FailedLookup.of(error)
+    said = str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        said = f"{where}{(error.strerror or said).lower()}"
+    return FailedLookup(error=type(error).__name__, message=said)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _check_name(name: str) -> None:
+    problem = ""
+    if not name or not name.isprintable() or name != name.strip():
+        problem = "is blank, or holds control characters or spaces at an end"
+    elif len(name) > _LONGEST_NAME or len(name.encode("utf-8", "replace")) > 2 * _LONGEST_NAME:
+        problem = f"is longer than {_LONGEST_NAME} characters"
+    elif _NOT_IN_A_NAME.intersection(name) or name[0] == "." or name[-1] == ".":
+        problem = "begins or ends with a dot, or holds one of / \\ : * ? \" < > |"
+    elif _RESERVED.fullmatch(name):
+        problem = "is reserved on Windows"
+    if problem:
+        raise ValueError(f"account name {name[:40]!r} {problem}; it is to be a file's name too")
