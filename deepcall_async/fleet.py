@@ -1,4 +1,4 @@
-"""Audits of many accounts. The files in a folder are the state: what is whole there is not asked again.
+"""Audits of many accounts. Files are the state: an account whose record is whole is not asked.
 
 Each account's audit is ``run_audit`` with a record of its own; what it came to is data of
 ``audit.fleet``. Which process or machine an account is audited on is the choice of an engine, a
@@ -175,8 +175,7 @@ async def audit_fleet(
     # Looked up here: the environment of another machine may name another address.
     plan = replace(plan, base_url=options.base_url(plan.base_url, allow_http=False))
     mine = accounts[number::shards]
-    folder = Path(folder).resolve()
-    (folder / "accounts").mkdir(parents=True, exist_ok=True)
+    folder = _made(folder)
     file = folder / ("fleet.jsonl" if shards == 1 else f"fleet-{number}-of-{shards}.jsonl")
     first = FleetLine(
         schema=SCHEMA,
@@ -458,6 +457,12 @@ def _finished(file: Path, night: datetime) -> AccountReport | None:
         return _account_line(lines[0])
     except (FileNotFoundError, msgspec.DecodeError, IndexError):
         return None  # written by something else, such as `deepcall audit`: it is a baseline
+
+
+def _made(folder: Path | str) -> Path:
+    folder = Path(folder).resolve()
+    (folder / "accounts").mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _night(folder: Path, file: Path, *, again: bool) -> datetime:

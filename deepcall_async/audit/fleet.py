@@ -1,4 +1,4 @@
-"""Many accounts: who they are, what the audit of each came to, and which of them need somebody first.
+"""Many accounts: who they are, what the audit of each came to, and which need somebody first.
 
 Data and pure functions. Nothing is asked and no file is touched here; that is in
 ``deepcall_async.fleet``.
@@ -509,7 +509,7 @@ def _check_name(name: str) -> None:
     elif len(name) > _LONGEST_NAME or len(name.encode("utf-8", "replace")) > 2 * _LONGEST_NAME:
         problem = f"is longer than {_LONGEST_NAME} characters"
     elif _NOT_IN_A_NAME.intersection(name) or name[0] == "." or name[-1] == ".":
-        problem = "begins or ends with a dot, or holds one of / \\ : * ? \" < > |"
+        problem = 'begins or ends with a dot, or holds one of / \\ : * ? " < > |'
     elif _RESERVED.fullmatch(name):
         problem = "is reserved on Windows"
     if problem:

@@ -70,6 +70,7 @@ def fan_out(
 
     async def there(key: K) -> V:
         future = client.submit(_run, call, key, pure=False)
+        lost: DeepCallError
         try:
             found: V = await future
         except KilledWorker:
