@@ -58,7 +58,7 @@ from deepcall_async.fleet import AuditPlan, Engine, audit_fleet, read_fleet, rec
 from deepcall_async.record import part_of
 
 if TYPE_CHECKING:
-    from deepcall_async.cli.fleet import FleetConnect, FleetJudge, FleetRun
+    from deepcall_async.cli.fleet_options import FleetConnect, FleetJudge, FleetRun
 
 __all__ = ["audit_accounts", "report_folders"]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
 from deepcall_async.cli.exits import Stopped, UsageError, usage_errors
 from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, in_range, split
 from deepcall_async.cli.terminal import emit, say
+
+if TYPE_CHECKING:
+    from deepcall_async.sandbox import SandboxFleet
 
 __all__ = ["serve_sandbox"]
 
@@ -23,6 +26,10 @@ def serve_sandbox(
     port: Annotated[Whole, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
     groups: Annotated[Whole, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
     seed: Annotated[Whole, Parameter(help="Data and faults follow from it.")] = 0,
+    accounts: Annotated[
+        Whole | None,
+        Parameter(help="Serve N accounts at one address, and print a fleet.toml of them."),
+    ] = None,
     empty: Annotated[
         bool, Parameter(help="An account without groups, told by code 1012.", negative="")
     ] = False,
@@ -54,6 +61,12 @@ def serve_sandbox(
     """Serve the sandbox, and print the environment for its account."""
     in_range("--port", port, 0, 65_535)
     in_range("--groups", groups, 0, 1_000_000)
+    if accounts is not None:
+        in_range("--accounts", accounts, 1, 10_000)
+        faulty = latency or error_rate or drop_rate or rate_limit or ssid_lifetime
+        if empty or tls is not None or faulty:
+            raise UsageError("--accounts takes --port, --groups and --seed, and no faults or TLS")
+        return _serve_accounts(accounts, groups, seed, port)
     import asyncio
 
     from deepcall_async.cli.files import replace_file
@@ -96,6 +109,50 @@ def serve_sandbox(
     with suppress(Stopped):
         run_async(work())
     return 0
+
+
+def _serve_accounts(accounts: int, groups: int, seed: int, port: int) -> int:
+    """Serve several accounts, and print how to audit them."""
+    import asyncio
+
+    from deepcall_async.cli.loop import run_async
+    from deepcall_async.sandbox import SandboxFleet
+
+    with usage_errors():
+        fleet = SandboxFleet(accounts, groups=groups, seed=seed, port=port)
+
+    async def work() -> None:
+        with usage_errors(f"--port {port}"):
+            await fleet.__aenter__()
+        try:
+            emit(_fleet_toml(fleet))
+            say(
+                f"{accounts} accounts of {groups} groups at {fleet.base_url}; end with Ctrl-C\n"
+                "with this output in fleet.toml and what its comments export:\n"
+                "  eval \"$(sed -n 's/^# //p' fleet.toml)\"\n"
+                "  deepcall fleet audit fleet.toml --folder audits"
+            )
+            await asyncio.Event().wait()
+        finally:
+            await fleet.__aexit__(None, None, None)
+
+    with suppress(Stopped):
+        run_async(work())
+    return 0
+
+
+def _fleet_toml(fleet: SandboxFleet) -> str:
+    """The accounts as `deepcall fleet audit` takes them; the credentials stand in comments."""
+    names = [f"sandbox-{number}" for number in range(1, len(fleet.accounts) + 1)]
+    lines = []
+    for name, account in zip(names, fleet.accounts, strict=True):
+        prefix = name.replace("-", "_").upper()
+        lines.append(f"# export {prefix}_USER_ID={account.user_id} {prefix}_TOKEN={account.token}")
+    for name in names:
+        prefix = name.replace("-", "_").upper()
+        lines += ["", "[[account]]", f'name = "{name}"', f'credentials = "env:{prefix}"']
+        lines.append(f'base_url = "{fleet.base_url}"')
+    return "\n".join(lines) + "\n"
 
 
 def _rates(given: tuple[str, ...]) -> dict[int, float]:
