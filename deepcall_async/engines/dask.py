@@ -15,7 +15,8 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from distributed import Client, KilledWorker, LocalCluster, Security
+from distributed import CancelledError, Client, KilledWorker, LocalCluster, Security
+from distributed.comm import CommClosedError
 
 from deepcall_async import fanout
 from deepcall_async.errors import DeepCallError
@@ -28,6 +29,8 @@ V = TypeVar("V")
 
 LOCAL = "local"
 """The address that stands for a cluster of this machine's own, for the time it is used."""
+
+_GONE = "the Dask scheduler went away; run the same again to go on"
 
 _Engine = Callable[..., AbstractAsyncContextManager[AsyncIterator[Outcome[Any, Any]]]]
 
@@ -69,16 +72,17 @@ def fan_out(
     """
 
     async def there(key: K) -> V:
-        future = client.submit(_run, call, key, pure=False)
+        if client.status != "running":
+            raise SchedulerLost(_GONE)
         lost: DeepCallError
+        future = client.submit(_run, call, key, pure=False)
         try:
             found: V = await future
         except KilledWorker:
             lost = WorkersLost("the Dask workers that were at it died")
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            lost = SchedulerLost("the Dask scheduler went away; run the same again to go on")
+        except (CancelledError, CommClosedError):
+            # What Dask makes of its futures when the connection to the scheduler ends.
+            lost = SchedulerLost(_GONE)
         else:
             return found
         finally:
