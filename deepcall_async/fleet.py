@@ -242,9 +242,14 @@ class _AccountAudit:
     async def __call__(self, account: Account) -> AccountReport:
         file = record_of(Path(self._folder), account.name)
         lock = file.with_name(f"{file.name}.lock")
+        # Only an audit that did not come to its end leaves it.
+        cut_short = lock.exists()
         async with _locked(lock):
             report = _finished(file, self._night)
             if report is None:
+                if cut_short and (account.per_second or self._plan.per_second):
+                    # It may have been killed just now, and what it sent counts for a second.
+                    await asyncio.sleep(1)
                 report = await self._audited(account, file)
             if report.complete:
                 # Whoever opened it before and waits for it finds the whole record.
