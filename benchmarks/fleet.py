@@ -5,7 +5,7 @@ same accounts on a server that counts every lookup, in a process of its own. At 
 child or a worker is killed with SIGKILL, where there is one; at half, the command. Then the same
 command runs again. Nothing may be lost, every account is told once, no account is asked faster than
 its limit in any second, and all ways give the same report but for timings. Then: CPU time a lookup
-against a plain fan-out over the same audits without files, and the memory of the coordinating process.
+against a plain fan-out over the same audits without files, and the memory of the coordinator.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from _measure import resident_memory, table, verdict
 from aiohttp import web
 
-from _measure import resident_memory, table, verdict
 from deepcall_async import DeepCall, UserToken, fan_out
 from deepcall_async.audit import Report, run_audit
 from deepcall_async.audit.fleet import AccountReport
