@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from _measure import resident_memory, table, verdict
+from _measure import peak_memory, table, verdict
 from aiohttp import web
 
 from deepcall_async import DeepCall, UserToken, fan_out
@@ -289,9 +288,8 @@ def coordinate(number: int, pipe: Connection) -> None:
         with tempfile.TemporaryDirectory() as folder:
             async for _ in audit_fleet(accounts, folder=folder, plan=plan, fan_out=engine):
                 pass
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return peak_memory()
 
-    resident_memory()
     pipe.send(asyncio.run(work()))
 
 

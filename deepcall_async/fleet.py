@@ -8,6 +8,7 @@ function of the shape of `fan_out`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -62,7 +63,8 @@ __all__ = [
     "record_of",
 ]
 
-_CONNECTIONS = 256
+_log = logging.getLogger(__name__)
+
 _TAIL_BYTES = 65_536
 _POLL_SECONDS = 0.2
 _SUMMARY = b'{"type":"summary"'
@@ -180,7 +182,7 @@ async def audit_fleet(
     first = FleetLine(
         schema=SCHEMA,
         started=_night(folder, file, again=again),
-        names=tuple(account.name for account in mine),
+        names=tuple(account.name for account in accounts),
         shard=shard,
         tool=f"deepcall-async {__version__}",
     )
@@ -372,7 +374,6 @@ class _Clients:
             base_url=url,
             timeout=plan.timeout,
             retry=RetryPolicy(attempts=5),
-            max_connections=_CONNECTIONS,
             max_response_bytes=plan.max_response_bytes,
             ssl=_ssl_context(plan),
             proxy=account.proxy,
@@ -409,13 +410,16 @@ async def _locked(file: Path) -> AsyncIterator[None]:
     """Work on an account alone: another process may be at it still, such as one that was left."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(file)
+    lock, waiting = FileLock(file), False
     while True:
         try:
             # The system lifts it when the process ends, however it ends.
             lock.acquire(timeout=0)
             break
         except Timeout:
+            if not waiting:
+                waiting = True
+                _log.warning("waiting for another process that is at %s", file.stem)
             await asyncio.sleep(_POLL_SECONDS)
     try:
         yield
@@ -500,7 +504,7 @@ def _parts_with_records(folder: Path) -> list[FleetPart]:
     if not parts:
         raise ValueError(f"{folder}: no fleet was audited here; `deepcall fleet audit` does it")
     for part in parts:
-        for name in part.line.names:
+        for name in part.line.mine:
             known = part.accounts.get(name)
             if known is None or not known.complete:
                 found = _finished(record_of(folder, name), part.line.started)

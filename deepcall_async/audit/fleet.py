@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,7 @@ __all__ = [
 SCHEMA = 1
 """The version of ``fleet.jsonl``. Readers accept unknown types of lines and unknown fields."""
 
+_OLD = timedelta(days=1)
 _LONGEST_NAME = 100
 _NOT_IN_A_NAME = frozenset('/\\:*?"<>|')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -242,7 +243,8 @@ class FleetReport(Struct, frozen=True, kw_only=True):
     @property
     def verdict(self) -> str:
         """The fleet in a few sentences: what is missing, whose callers reach nobody."""
-        return " ".join(filter(None, [self._missing(), self._cover(), self._numbers()]))
+        said = (self._missing(), self._age(), self._cover(), self._numbers())
+        return " ".join(filter(None, said))
 
     def _missing(self) -> str:
         unread, total = self.unread, len(self.accounts)
@@ -251,6 +253,16 @@ class FleetReport(Struct, frozen=True, kw_only=True):
         said = f"Incomplete: {len(unread):,} of {count(total, 'account')} could not be read whole"
         refused = sum(1 for each in unread if each.refused)
         return f"{said}, {refused:,} because of refused credentials." if refused else f"{said}."
+
+    def _age(self) -> str:
+        """What is older than the rest, such as a shard that did not run last night."""
+        read = [each.started for each in self.accounts if each.started is not None]
+        newest = max(read, default=None)
+        old = [when for when in read if newest is not None and newest - when >= _OLD]
+        if not old:
+            return ""
+        were = "was" if len(old) == 1 else "were"
+        return f"{count(len(old), 'account')} {were} last read on {max(old):%Y-%m-%d} or before."
 
     def _cover(self) -> str:
         if not self.accounts:
@@ -301,7 +313,7 @@ def fleet_exit_code(
 
 
 class FleetLine(Struct, frozen=True, kw_only=True, tag_field="type", tag="fleet"):
-    """The first line of ``fleet.jsonl``: which accounts are to be audited, since when.
+    """The first line of ``fleet.jsonl``: which accounts the fleet has, audited since when.
 
     ``shard`` is this file's part of the fleet and into how many it was divided. A record is of this
     night when it began no earlier than ``started``.
@@ -312,6 +324,12 @@ class FleetLine(Struct, frozen=True, kw_only=True, tag_field="type", tag="fleet"
     names: tuple[str, ...]
     shard: tuple[int, int] = (0, 1)
     tool: str = ""
+
+    @property
+    def mine(self) -> tuple[str, ...]:
+        """The accounts of this file's shard."""
+        number, shards = self.shard
+        return self.names[number::shards]
 
 
 class EndLine(Struct, frozen=True, kw_only=True, tag_field="type", tag="end"):
@@ -417,16 +435,37 @@ def merged(folders: Iterable[Iterable[FleetPart]]) -> FleetReport:
     is named and has no report yet is unread.
 
     Args:
-        folders: for each folder, what its files hold.
+        folders: for each folder, what its files hold: at least one of them.
 
     Returns:
         The report; an account of several folders is told as the newest tells it.
     """
-    chosen = [part for parts in folders for part in _newest_way(tuple(parts))]
-    chosen.sort(key=lambda part: part.line.started)
-    found = {name: report for part in chosen for name, report in _told(part)}
-    started = min((part.line.started for part in chosen), default=None)
-    return FleetReport.of(found.values(), started)
+    told = [_Told.of(tuple(parts)) for parts in folders]
+    told.sort(key=lambda each: each.newest)
+    found = {name: report for each in told for name, report in each.accounts.items()}
+    return FleetReport.of(found.values(), min((each.oldest for each in told), default=None))
+
+
+class _Told(Struct, frozen=True):
+    """What one folder tells, and when its oldest and newest night began."""
+
+    oldest: datetime
+    newest: datetime
+    accounts: dict[str, AccountReport]
+
+    @classmethod
+    def of(cls, parts: tuple[FleetPart, ...]) -> _Told:
+        newest = max(parts, key=lambda part: part.line.started)
+        chosen = [part for part in parts if part.line.shard[1] == newest.line.shard[1]]
+        found = {
+            name: part.accounts.get(name) or AccountReport.unread(name)
+            for part in chosen
+            for name in part.line.mine
+        }
+        for name in newest.line.names:
+            # Of a shard that was never begun, which has no file to speak for it.
+            found.setdefault(name, AccountReport.unread(name))
+        return cls(min(part.line.started for part in chosen), newest.line.started, found)
 
 
 class _File(Struct, frozen=True, forbid_unknown_fields=True):
@@ -453,18 +492,6 @@ def _first(line: bytes) -> FleetLine:
         return _header(line)
     except msgspec.DecodeError as error:
         raise ValueError(f"not the beginning of a fleet's JSONL: {error}") from None
-
-
-def _newest_way(parts: tuple[FleetPart, ...]) -> tuple[FleetPart, ...]:
-    newest = max(parts, key=lambda part: part.line.started, default=None)
-    if newest is None:
-        return ()
-    return tuple(part for part in parts if part.line.shard[1] == newest.line.shard[1])
-
-
-def _told(part: FleetPart) -> Iterator[tuple[str, AccountReport]]:
-    for name in part.line.names:
-        yield name, part.accounts.get(name) or AccountReport.unread(name)
 
 
 def _urgency(each: AccountReport) -> tuple[object, ...]:

@@ -5,6 +5,8 @@ Accounts are audited in ``fleet``; here a file becomes accounts, and what happen
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -56,6 +58,7 @@ from deepcall_async.cli.terminal import (
 from deepcall_async.fanout import Progress
 from deepcall_async.fleet import AuditPlan, Engine, audit_fleet, read_fleet, record_of
 from deepcall_async.record import part_of
+from deepcall_async.redaction import printable
 
 if TYPE_CHECKING:
     from deepcall_async.cli.fleet_options import FleetConnect, FleetJudge, FleetRun
@@ -86,7 +89,11 @@ def audit_accounts(
         folder.mkdir(parents=True, exist_ok=True)
     plan = _plan(judge, running, connect, settings)
     style: ProgressStyle = "none" if running.quiet else running.progress
-    with progress_display("Auditing accounts", style) as shown, _run_errors(folder):
+    with (
+        progress_display("Auditing accounts", style) as shown,
+        _warnings_told(quiet=running.quiet),
+        _run_errors(folder),
+    ):
         if running.processes is not None:
             supervise(
                 Shards(
@@ -165,6 +172,31 @@ async def _engine(running: FleetRun) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await connection.__aexit__(None, None, None)
+
+
+class _ToStderr(logging.Handler):
+    """Tells each warning once: thousands of accounts may wait for one service."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = printable(record.getMessage())
+        if said not in self._said:
+            self._said.add(said)
+            say(f"deepcall: {said}")
+
+
+@contextmanager
+def _warnings_told(*, quiet: bool) -> Iterator[None]:
+    handler, log = _ToStderr(), logging.getLogger("deepcall_async")
+    if not quiet:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 @contextmanager
@@ -272,6 +304,8 @@ def _write_pages(
 ) -> dict[str, Path]:
     """Write the page of each account that has a record, and say where they are."""
     pages: dict[str, Path] = {}
+    # A page that is younger than its record stands, unless it is to be judged in another way.
+    as_before = not (judge.rules or judge.ignore or judge.mutes)
     for each in report.accounts:
         if not each.read:
             continue
@@ -280,6 +314,9 @@ def _write_pages(
             continue
         # Beside the record, which may still be NAME.jsonl.part.
         page = record.with_name(f"{each.name}.html").resolve()
+        if as_before and page.exists() and page.stat().st_mtime > record.stat().st_mtime:
+            pages[each.name] = page
+            continue
         try:
             with record.open("rb") as lines:
                 found = judge_snapshot(
@@ -291,6 +328,8 @@ def _write_pages(
                     now=datetime.now(UTC),
                 )
             replace_file(page, render(found, "html"))
+            if not as_before:
+                os.utime(page, (0, 0))  # so that it does not stand the next time
         except OSError as error:
             said = (error.strerror or str(error)).lower()
             failures.append(OutputError(f"{record}: {said}"))

@@ -127,6 +127,8 @@ def test_the_verdict_says_what_is_missing_first() -> None:
     )
     fine = FleetReport.of([told("a"), told("b")])
     assert fine.verdict == "Every active group has someone who receives calls."
+    stale = FleetReport.of([told("a", started=NOW), told("b", started=NOW - timedelta(days=2))])
+    assert stale.verdict.startswith("1 account was last read on 2026-05-30 or before. Every")
     unread = FleetReport.of([AccountReport.unread("a")])
     assert "Every" not in unread.verdict
     assert repr(fine) == f"FleetReport({fine.verdict!r})"
@@ -153,19 +155,21 @@ def test_the_exit_code(reports, options, code) -> None:
 
 
 def test_parts_are_merged_and_who_has_no_report_is_unread() -> None:
-    first = part(["a", "c"], told("a"), shard=(0, 2))
-    second = part(["b"], told("b"), shard=(1, 2))
+    first = part("abc", told("a"), shard=(0, 2))
+    second = part("abc", told("b"), shard=(1, 2))
     report = merged([[first, second]])
     assert [(each.name, each.complete) for each in report.accounts] == [
         ("c", False), ("a", True), ("b", True),
     ]  # fmt: skip
     assert report.accounts[0].verdict == "Not audited yet."
+    # A shard that was never begun has no file, and its accounts are not forgotten.
+    assert [each.name for each in merged([[first]]).unread] == ["b", "c"]
 
 
 def test_the_newest_division_of_a_folder_counts() -> None:
     old = part(["a", "gone"], told("a", dark_groups=1), told("gone"))
     later = NOW + timedelta(days=1)
-    new = [part([n], told(n), started=later, shard=(i, 2)) for i, n in enumerate("ab")]
+    new = [part("ab", told(n), started=later, shard=(i, 2)) for i, n in enumerate("ab")]
     report = merged([[old, *new]])
     assert [each.name for each in report.accounts] == ["a", "b"]
     assert not report.summary.dark_groups

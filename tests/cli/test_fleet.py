@@ -91,6 +91,14 @@ def test_an_audit_its_reports_and_a_second_run(service, env, toml, tmp_path):
     assert 'href="audits/accounts/acme%200.html"' in (tmp_path / "html").read_text()
     page = (folder / "accounts" / "acme 0.html").read_text()
     assert "Callers to 2 groups reach nobody" in page
+    # A page that is younger than its record stands, unless it is judged in another way.
+    stamp = (folder / "accounts" / "acme 0.html").stat().st_mtime_ns
+    words = ("fleet", "report", folder, "-o", f"html:{tmp_path / 'html'}")
+    for more, stands in (((), True), (("--rules", "G001"), False), ((), False), ((), True)):
+        assert called(*words, *more, env=env).returncode == 1
+        now = (folder / "accounts" / "acme 0.html").stat().st_mtime_ns
+        assert (now == stamp) is stands
+        stamp = now
     before = lookups(service)
     assert {number for each in before for number in each.values()} == {1}
     again = audit(toml, folder, env=env)
