@@ -207,7 +207,7 @@ async def test_a_record_that_nobody_reported_is_told_all_the_same(service, fleet
     assert len(report.accounts) == 4
 
 
-async def test_two_runs_at_once_share_the_work(service, fleet, tmp_path):
+async def test_two_runs_at_once_share_the_work(service, fleet, tmp_path, caplog):
     for account in service.accounts:
         account.latency = 0.002
     plan = AuditPlan(concurrency=4)
@@ -215,6 +215,7 @@ async def test_two_runs_at_once_share_the_work(service, fleet, tmp_path):
         audited(fleet, tmp_path, plan=plan), audited(fleet, tmp_path, plan=plan)
     )
     assert one == two
+    assert "waiting for another process that is at acme 0" in caplog.text
     for account in service.accounts:
         planted = account.planted["R004"]
         asked = Counter(i for i in lookups(account) if i not in planted)

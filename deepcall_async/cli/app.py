@@ -78,7 +78,7 @@ _COMMANDS = (
         "fleet",
         "fleet:app",
         "Audit many accounts, and report which of them need somebody first.",
-        "",
+        None,
     ),
     ("groups", "groups:app", "Look at the account's groups, and change them.", ""),
     (

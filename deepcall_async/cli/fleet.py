@@ -18,7 +18,16 @@ from deepcall_async.cli.parameters import in_range
 __all__ = ["app", "audit", "report"]
 
 app: App = App(
-    name="fleet", help="Audit many accounts, and report which of them need somebody first."
+    name="fleet",
+    help="Audit many accounts, and report which of them need somebody first.",
+    help_epilogue="""\
+Examples:
+  deepcall fleet audit fleet.toml --folder audits -o html:fleet.html
+  deepcall fleet audit fleet.toml --folder audits --again --shard 0/4
+  deepcall fleet report audits -o csv:-
+
+Exit codes: those of `deepcall audit`; 3 when any account was not read whole, 4 when all credentials
+were refused. With --shard it is 0 or 3.""",
 )
 
 
