@@ -437,6 +437,9 @@ def _require_filelock() -> None:
 def _snapshot(file: Path) -> Snapshot | None:
     try:
         with file.open("rb") as lines:
+            if not lines.readline().endswith(b"\n"):
+                return None  # killed while it was begun
+            lines.seek(0)
             return read_jsonl(lines)
     except FileNotFoundError:
         return None

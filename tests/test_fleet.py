@@ -207,6 +207,18 @@ async def test_a_record_that_nobody_reported_is_told_all_the_same(service, fleet
     assert len(report.accounts) == 4
 
 
+@pytest.mark.parametrize("left", [b"", b'{"type":"run","sche'])
+async def test_a_record_that_was_only_begun_is_begun_anew(fleet, tmp_path, left):
+    (tmp_path / "accounts").mkdir()
+    (tmp_path / "accounts" / "acme 0.jsonl.part").write_bytes(left)
+    (tmp_path / "accounts" / "acme 1.jsonl").write_bytes(b"{}\n")
+    found = await audited(fleet, tmp_path)
+    assert found["acme 0"].complete
+    # What is damaged otherwise is not thrown away without a word.
+    assert found["acme 1"].verdict.endswith("or move that file away.")
+    assert "acme 1.jsonl: line 1" in found["acme 1"].verdict
+
+
 async def test_two_runs_at_once_share_the_work(service, fleet, tmp_path, caplog):
     for account in service.accounts:
         account.latency = 0.002
