@@ -38,6 +38,7 @@ from deepcall_async.audit.fleet import (
     merged,
     read_part,
 )
+from deepcall_async.audit.formats.fleet import render_fleet
 from deepcall_async.audit.formats.jsonl import read_jsonl
 from deepcall_async.audit.mutes import Mute
 from deepcall_async.audit.report import Report
@@ -61,6 +62,7 @@ __all__ = [
     "audit_fleet",
     "read_fleet",
     "record_of",
+    "render_fleet",
 ]
 
 _log = logging.getLogger(__name__)
