@@ -20,10 +20,10 @@ from deepcall_async.fleet import (
     Account,
     AuditPlan,
     FleetReport,
-    _AccountAudit,
     audit_fleet,
     read_fleet,
 )
+from deepcall_async.fleet.account import AccountAudit
 from deepcall_async.sandbox import SandboxFleet
 
 pytestmark = pytest.mark.anyio
@@ -250,7 +250,7 @@ async def test_no_secret_is_in_a_file_a_log_or_a_pickle(service, fleet, tmp_path
     service.accounts[2].fail_next("list", 9, code=1014)
     found = await audited(fleet, tmp_path)
     pickled = pickle.dumps(
-        [fleet, found, _AccountAudit(str(tmp_path), read_fleet([tmp_path]).started, AuditPlan())]
+        [fleet, found, AccountAudit(str(tmp_path), read_fleet([tmp_path]).started, AuditPlan())]
     )
     texts = [caplog.text, repr(fleet), repr(found), pickled.decode("latin-1")]
     texts += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]

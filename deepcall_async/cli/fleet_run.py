@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, cast
 from deepcall_async import fanout
 from deepcall_async.audit import Settings, read_jsonl, render
 from deepcall_async.audit import audit as judge_snapshot
-from deepcall_async.audit.fleet import Account, FleetReport, fleet_exit_code, read_accounts
+from deepcall_async.audit.accounts import Account, read_accounts
+from deepcall_async.audit.fleet import FleetReport, fleet_exit_code
 from deepcall_async.audit.formats.fleet import (
     FLEET_COLUMNS,
     FLEET_FORMATS,

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from deepcall_async.audit.fleet import Account
+from deepcall_async.audit.accounts import Account
 from deepcall_async.cli.exits import BUG, UNWRITTEN, USAGE, OutputError, Stopped, ending
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.terminal import say

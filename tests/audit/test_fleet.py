@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deepcall_async.audit import FailedLookup, Thresholds, audit
+from deepcall_async.audit.accounts import read_accounts
 from deepcall_async.audit.fleet import (
     AccountReport,
     EndLine,
@@ -21,7 +22,6 @@ from deepcall_async.audit.fleet import (
     account_report,
     fleet_exit_code,
     merged,
-    read_accounts,
     read_part,
 )
 from deepcall_async.audit.formats.fleet import FLEET_FORMATS, fleet_rows, render_fleet

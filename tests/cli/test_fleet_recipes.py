@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deepcall_async.audit.fleet import read_accounts
+from deepcall_async.audit.accounts import read_accounts
 from tests.support.command import called, environment
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
