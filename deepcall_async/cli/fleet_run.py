@@ -20,7 +20,7 @@ from deepcall_async import fanout
 from deepcall_async.audit import Settings, read_jsonl, render
 from deepcall_async.audit import audit as judge_snapshot
 from deepcall_async.audit.accounts import Account, read_accounts
-from deepcall_async.audit.fleet import FleetReport, fleet_exit_code
+from deepcall_async.audit.fleet import AccountReport, FleetReport, fleet_exit_code
 from deepcall_async.audit.formats.fleet import (
     FLEET_COLUMNS,
     FLEET_FORMATS,
@@ -40,6 +40,7 @@ from deepcall_async.cli.exits import (
 from deepcall_async.cli.files import (
     STDOUT,
     Output,
+    is_written_directly,
     outputs_from,
     read_mutes,
     refuse_clashes,
@@ -89,6 +90,7 @@ def audit_accounts(
     with usage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     plan = _plan(judge, running, connect, settings)
+    _mark_stale(outputs, accounts)
     style: ProgressStyle = "none" if running.quiet else running.progress
     with (
         progress_display("Auditing accounts", style) as shown,
@@ -287,6 +289,14 @@ def _write(report: FleetReport, output: Output, pages: dict[str, Path]) -> None:
         emit(content)
     else:
         replace_file(output.path, content)
+
+
+def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
+    """Let no report of an earlier run pass for this one's, however this one ends."""
+    nothing = FleetReport.of(AccountReport.unread(account.name) for account in accounts)
+    for output in outputs:
+        if not is_written_directly(output.path) and output.path.exists():
+            _write(nothing, output, {})
 
 
 def _link(page: Path, here: Path) -> str:

@@ -25,6 +25,7 @@ def serve_sandbox(
     *,
     port: Annotated[Whole, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
     groups: Annotated[Whole, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
+    agents: Annotated[Whole, Parameter(help="Agents of its larger roster.")] = 150,
     seed: Annotated[Whole, Parameter(help="Data and faults follow from it.")] = 0,
     accounts: Annotated[
         Whole | None,
@@ -54,6 +55,12 @@ def serve_sandbox(
     rate_limit: Annotated[
         float | None, Parameter(help="Requests a second; beyond it HTTP 429.", group=FAULTS)
     ] = None,
+    retry_after: Annotated[
+        bool, Parameter(help="Whether that 429 says how long to wait.", group=FAULTS)
+    ] = True,
+    agent_to_agent_call: Annotated[
+        bool, Parameter(help="Whether the account has that permission.", group=FAULTS)
+    ] = True,
     ssid_lifetime: Annotated[
         Whole | None, Parameter(help="Requests after which a session id expires.", group=FAULTS)
     ] = None,
@@ -61,12 +68,20 @@ def serve_sandbox(
     """Serve the sandbox, and print the environment for its account."""
     in_range("--port", port, 0, 65_535)
     in_range("--groups", groups, 0, 1_000_000)
+    in_range("--agents", agents, 60, 1_000_000)
+    in_range("--seed", seed, 0, 2**63)
+    in_range("--latency", latency, 0, 86_400)
+    in_range("--drop-rate", drop_rate, 0, 1)
+    in_range("--rate-limit", rate_limit, 0.001, 1_000_000)
+    in_range("--ssid-lifetime", ssid_lifetime, 0, 10**9)
+    if empty and groups != DEMO_GROUPS:
+        raise UsageError("--empty is an account without groups: leave out --groups")
     if accounts is not None:
         in_range("--accounts", accounts, 1, 10_000)
-        faulty = latency or error_rate or drop_rate or rate_limit or ssid_lifetime
-        if empty or tls is not None or faulty:
-            raise UsageError("--accounts takes --port, --groups and --seed, and no faults or TLS")
-        return _serve_accounts(accounts, groups, seed, port)
+        faults = (latency, error_rate, drop_rate, rate_limit, ssid_lifetime)
+        if any(faults) or empty or tls is not None or not (retry_after and agent_to_agent_call):
+            raise UsageError("--accounts takes --port, --groups, --agents and --seed only")
+        return _serve_accounts(accounts, groups, agents, seed, port)
     import asyncio
 
     from deepcall_async.cli.files import replace_file
@@ -74,15 +89,18 @@ def serve_sandbox(
     from deepcall_async.sandbox import Sandbox
 
     rates = _rates(error_rate)
-    with usage_errors():
+    with usage_errors("--error-rate"):  # all else was checked
         sandbox = Sandbox(
             groups=groups,
+            agents=agents,
             port=port,
             seed=seed,
             latency=latency,
             error_rate=rates,
             drop_rate=drop_rate,
             rate_limit=rate_limit,
+            retry_after=retry_after,
+            agent_to_agent_call=agent_to_agent_call,
             ssid_lifetime=ssid_lifetime,
             tls=tls is not None,
             empty=empty,
@@ -111,7 +129,7 @@ def serve_sandbox(
     return 0
 
 
-def _serve_accounts(accounts: int, groups: int, seed: int, port: int) -> int:
+def _serve_accounts(accounts: int, groups: int, agents: int, seed: int, port: int) -> int:
     """Serve several accounts, and print how to audit them."""
     import asyncio
 
@@ -119,7 +137,7 @@ def _serve_accounts(accounts: int, groups: int, seed: int, port: int) -> int:
     from deepcall_async.sandbox import SandboxFleet
 
     with usage_errors():
-        fleet = SandboxFleet(accounts, groups=groups, seed=seed, port=port)
+        fleet = SandboxFleet(accounts, groups=groups, agents=agents, seed=seed, port=port)
 
     async def work() -> None:
         with usage_errors(f"--port {port}"):

@@ -636,3 +636,10 @@ def test_rules_are_pure_functions_of_the_context() -> None:
     assert first.findings == second.findings
     for found in RULES:
         assert list(inspect.signature(found.check).parameters) == ["context"]
+
+
+def test_a_date_in_the_future_is_told_as_a_date() -> None:
+    ahead = relation(1, create_date=SECONDS + 40 * DAY)
+    (hit,) = [each for each in audit(account(ahead), now=NOW).findings if each.rule == "G009"]
+    assert hit.message == "Group B (1) has a create date that is in the future: 2026-07-11."
+    assert hit.evidence == {"create_date": SECONDS + 40 * DAY, "odd": "in the future"}

@@ -235,12 +235,16 @@ def test_ctrl_c_says_how_to_go_on(service, env, toml, tmp_path):
     for account in service.accounts:
         account.latency = 0.03
     words = ("fleet", "audit", toml, "--folder", folder, "--concurrency", "1", "--progress", "none")
+    old = tmp_path / "fleet.md"
+    old.write_text("Every active group has someone who receives calls.")
+    words = (*words, "-o", f"md:{old}")
     with started(*words, env=env) as process:
         wait_until(lambda: list((folder / "accounts").glob("*.part")), process=process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on from there" in said
+    assert "4 of 4 accounts could not be read whole" in old.read_text()  # not yesterday's
     for account in service.accounts:
         account.latency = 0
     assert audit(toml, folder, env=env).returncode == 1

@@ -27,6 +27,7 @@ _PRELOADED = (
     "deepcall_async.audit.formats.text",
     "deepcall_async.cli.app",
     "deepcall_async.cli.audit_run",
+    "deepcall_async.cli.offline",
     "deepcall_async.cli.groups",
     "deepcall_async.cli.process",
     "deepcall_async.cli.sandbox",
