@@ -71,6 +71,9 @@ def test_sessions(session, capsys):
 def test_commands(account, tmp_path, capsys):
     """One after the other in one folder, as someone would type them on the second day."""
     (tmp_path / "mutes.toml").write_text(next(code for kind, code in BLOCKS if kind == "toml"))
+    # The fleet is the account of the sandbox, which the README's own are not.
+    fleet = '[[account]]\nname = "acme"\ncredentials = "env:DEEPCALL"\n'
+    (tmp_path / "fleet.toml").write_text(fleet)
     for command in ("deepcall audit -o jsonl:yesterday.jsonl", *COMMANDS):
         # 1 says that there are findings, and the demo account has many.
         assert run(shlex.split(command)[1:]) in (0, 1), f"{command}\n{capsys.readouterr()}"

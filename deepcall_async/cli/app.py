@@ -65,6 +65,12 @@ _COMMANDS = (
         "Say what changed from one run's JSONL to another's.",
         f"Example:\n  deepcall diff yesterday.jsonl today.jsonl -o md:-\n\n{_CODES}",
     ),
+    (
+        "fleet",
+        "fleet:app",
+        "Audit many accounts, and report which of them need somebody first.",
+        None,
+    ),
     ("groups", "groups:app", "Look at the account's groups, and change them.", None),
     (
         "probe",

@@ -24,6 +24,7 @@ from deepcall_async.audit import (
     read_settings,
 )
 from deepcall_async.cli.exits import OutputError, UsageError, usage_errors
+from deepcall_async.record import part_of
 
 __all__ = [
     "STDOUT",
@@ -93,12 +94,6 @@ def read_unfinished(file: Path) -> Snapshot:
     """Read the run that last wrote a file: of one that was killed, what it had read by then."""
     part = part_of(file)
     return read_run(part if part.exists() else file)
-
-
-def part_of(file: Path) -> Path:
-    """Where a record grows until it is whole: beside the file that a link leads to."""
-    real = file.resolve()
-    return real.with_name(real.name + ".part")
 
 
 def is_written_directly(file: Path) -> bool:

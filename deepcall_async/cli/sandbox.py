@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
 from deepcall_async.cli.exits import Stopped, UsageError, usage_errors
 from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, in_range, split
 from deepcall_async.cli.terminal import emit, say
+
+if TYPE_CHECKING:
+    from deepcall_async.sandbox import SandboxFleet
 
 __all__ = ["serve_sandbox"]
 
@@ -24,6 +27,10 @@ def serve_sandbox(
     groups: Annotated[Whole, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
     agents: Annotated[Whole, Parameter(help="Agents of its larger roster.")] = 150,
     seed: Annotated[Whole, Parameter(help="Data and faults follow from it.")] = 0,
+    accounts: Annotated[
+        Whole | None,
+        Parameter(help="Serve N accounts at one address, and print a fleet.toml of them."),
+    ] = None,
     empty: Annotated[
         bool, Parameter(help="An account without groups, told by code 1012.", negative="")
     ] = False,
@@ -69,6 +76,12 @@ def serve_sandbox(
     in_range("--ssid-lifetime", ssid_lifetime, 0, 10**9)
     if empty and groups != DEMO_GROUPS:
         raise UsageError("--empty is an account without groups: leave out --groups")
+    if accounts is not None:
+        in_range("--accounts", accounts, 1, 10_000)
+        faults = (latency, error_rate, drop_rate, rate_limit, ssid_lifetime)
+        if any(faults) or empty or tls is not None or not (retry_after and agent_to_agent_call):
+            raise UsageError("--accounts takes --port, --groups, --agents and --seed only")
+        return _serve_accounts(accounts, groups, agents, seed, port)
     import asyncio
 
     from deepcall_async.cli.files import replace_file
@@ -114,6 +127,50 @@ def serve_sandbox(
     with suppress(Stopped):
         run_async(work())
     return 0
+
+
+def _serve_accounts(accounts: int, groups: int, agents: int, seed: int, port: int) -> int:
+    """Serve several accounts, and print how to audit them."""
+    import asyncio
+
+    from deepcall_async.cli.loop import run_async
+    from deepcall_async.sandbox import SandboxFleet
+
+    with usage_errors():
+        fleet = SandboxFleet(accounts, groups=groups, agents=agents, seed=seed, port=port)
+
+    async def work() -> None:
+        with usage_errors(f"--port {port}"):
+            await fleet.__aenter__()
+        try:
+            emit(_fleet_toml(fleet))
+            say(
+                f"{accounts} accounts of {groups} groups at {fleet.base_url}; end with Ctrl-C\n"
+                "with this output in fleet.toml and what its comments export:\n"
+                "  eval \"$(sed -n 's/^# //p' fleet.toml)\"\n"
+                "  deepcall fleet audit fleet.toml --folder audits"
+            )
+            await asyncio.Event().wait()
+        finally:
+            await fleet.__aexit__(None, None, None)
+
+    with suppress(Stopped):
+        run_async(work())
+    return 0
+
+
+def _fleet_toml(fleet: SandboxFleet) -> str:
+    """The accounts as `deepcall fleet audit` takes them; the credentials stand in comments."""
+    names = [f"sandbox-{number}" for number in range(1, len(fleet.accounts) + 1)]
+    lines = []
+    for name, account in zip(names, fleet.accounts, strict=True):
+        prefix = name.replace("-", "_").upper()
+        lines.append(f"# export {prefix}_USER_ID={account.user_id} {prefix}_TOKEN={account.token}")
+    for name in names:
+        prefix = name.replace("-", "_").upper()
+        lines += ["", "[[account]]", f'name = "{name}"', f'credentials = "env:{prefix}"']
+        lines.append(f'base_url = "{fleet.base_url}"')
+    return "\n".join(lines) + "\n"
 
 
 def _rates(given: tuple[str, ...]) -> dict[int, float]:

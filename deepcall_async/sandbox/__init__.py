@@ -4,6 +4,7 @@ It imports nothing else of the package, so that a mistake in the client cannot r
 """
 
 from deepcall_async.sandbox.calls import Call
+from deepcall_async.sandbox.fleet import SandboxFleet
 from deepcall_async.sandbox.server import Sandbox
 
-__all__ = ["Call", "Sandbox"]
+__all__ = ["Call", "Sandbox", "SandboxFleet"]

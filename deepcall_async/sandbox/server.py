@@ -8,7 +8,7 @@ import os
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -26,11 +26,43 @@ from deepcall_async.sandbox.faults import Fault, Faults, Settings, planned_fault
 from deepcall_async.sandbox.login import Login
 from deepcall_async.sandbox.tls import Certificates
 
-__all__ = ["Sandbox"]
+__all__ = ["Sandbox", "serve"]
 
 _HOST = "127.0.0.1"
 _DEFAULT_GROUPS = 300
 _NEVER_WAIT = 0.01  # seconds; aiohttp takes 0 for "wait for ever"
+
+
+async def serve(
+    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+    port: int,
+    context: ssl.SSLContext | None = None,
+) -> web.ServerRunner:
+    """Serve on this machine until the runner is cleaned up.
+
+    Args:
+        handler: answers each request.
+        port: the TCP port; 0 takes a free one.
+        context: for HTTPS.
+
+    Raises:
+        OSError: the port cannot be listened on.
+    """
+    # A client that gives up cancels what is left of its request: only the waiting, by then.
+    server = web.Server(handler, access_log=None, handler_cancellation=True)
+    runner = web.ServerRunner(server, shutdown_timeout=_NEVER_WAIT)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, _HOST, port, ssl_context=context).start()
+    except OSError as error:
+        await runner.cleanup()
+        reason = os.strerror(error.errno or 0).lower()
+        raise OSError(
+            error.errno,
+            f"the sandbox cannot listen on {_HOST}:{port}: {reason};"
+            " give another port, or 0 for a free one",
+        ) from error
+    return runner
 
 
 class Sandbox(Settings):
@@ -146,21 +178,8 @@ class Sandbox(Settings):
     async def __aenter__(self) -> Self:
         if self._runner is not None:
             raise RuntimeError("this sandbox is running already: make another one")
-        # A client that gives up cancels what is left of its request: only the waiting, by then.
-        server = web.Server(self._handle, access_log=None, handler_cancellation=True)
-        self._runner = web.ServerRunner(server, shutdown_timeout=_NEVER_WAIT)
-        await self._runner.setup()
         context = self._certificates.server_context if self._certificates else None
-        try:
-            await web.TCPSite(self._runner, _HOST, self._port, ssl_context=context).start()
-        except OSError as error:
-            await self._stop()
-            reason = os.strerror(error.errno or 0).lower()
-            raise OSError(
-                error.errno,
-                f"the sandbox cannot listen on {_HOST}:{self._port}: {reason};"
-                " give another port, or 0 for a free one",
-            ) from error
+        self._runner = await serve(self.answer, self._port, context)
         return self
 
     async def __aexit__(
@@ -345,7 +364,8 @@ class Sandbox(Settings):
             self._calls.clear()
             self.requests.clear()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request, as the server of this sandbox does."""
         endpoint = self._routes.get(request.path)
         if endpoint is None:
             if not is_control(request.path):

@@ -30,7 +30,7 @@ from deepcall_async.audit.report import Action, Report
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["to_html"]
+__all__ = ["assets", "template", "to_html"]
 
 _MOST_ROWS = 2_000
 _FINDINGS_BYTES = 175_000
@@ -151,7 +151,7 @@ def to_html(report: Report) -> str:
     anchors = {row.anchor for row in rows}
     fired = {finding.rule for finding in report.findings}
     run = report.snapshot.run
-    return _template().render(
+    return template("report.html.jinja").render(
         report=report,
         title=_title(report),
         started=_when(run.started),
@@ -168,12 +168,17 @@ def to_html(report: Report) -> str:
         rules=[rule for rule in report.rules if rule.id in fired],
         health=tuple(_health(report)),
         thresholds=asdict(report.context.thresholds),
-        **_assets(),
+        **assets(),
     )
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """Load a template of this folder.
+
+    Args:
+        name: its file's name.
+    """
     try:
         import jinja2
     except ImportError as error:
@@ -188,11 +193,11 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["clean"] = clean
-    return environment.get_template("report.html.jinja")
+    return environment.get_template(name)
 
 
 @cache
-def _assets() -> dict[str, str]:
+def assets() -> dict[str, str]:
     """The style sheet and the script, and their hashes for the Content-Security-Policy."""
     found: dict[str, str] = {}
     for name, file in (("style", "report.css"), ("script", "report.js")):

@@ -8,7 +8,7 @@ function value(row, column) {
   var severity = SEVERITIES.indexOf(text);
   if (severity >= 0) return String(severity);
   // Cover sorts by how bad it is, not by its name.
-  if (column === 3 && COVER.indexOf(row.className) >= 0) return String(COVER.indexOf(row.className));
+  if (column === 3 && row.closest(".cover") && COVER.indexOf(row.className) >= 0) return String(COVER.indexOf(row.className));
   return text;
 }
 

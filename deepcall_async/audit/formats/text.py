@@ -17,7 +17,16 @@ from deepcall_async.audit.labels import clean, count
 from deepcall_async.audit.report import ASK_AGAIN, Report
 from deepcall_async.redaction import printable
 
-__all__ = ["TABLE_COLUMNS", "table_rows", "to_csv", "to_csv_for_excel", "to_markdown", "to_table"]
+__all__ = [
+    "TABLE_COLUMNS",
+    "cell",
+    "escaped",
+    "table_rows",
+    "to_csv",
+    "to_csv_for_excel",
+    "to_markdown",
+    "to_table",
+]
 
 TABLE_COLUMNS = ("severity", "rule", "finding", "what to do")
 """What the columns of `table_rows` are."""
@@ -90,7 +99,7 @@ def to_csv(report: Report) -> str:
             "" if finding.new is None else "yes" if finding.new else "no",
             msgspec.json.encode(finding.evidence).decode(),
         )
-        writer.writerow(map(_cell, cells))
+        writer.writerow(map(cell, cells))
     if report.incomplete and all(finding.rule != "X001" for finding in report.findings):
         # A program that reads the rows must see that they are not all, whatever rules were chosen.
         texts = (report.incomplete, ASK_AGAIN, "", "{}")
@@ -116,7 +125,7 @@ def to_markdown(report: Report) -> str:
     Returns:
         The text; beyond 500 findings it says how many more there are.
     """
-    verdict = _escaped(report.verdict)
+    verdict = escaped(report.verdict)
     lines = ["# Group audit", "", f"**{verdict}**", ""]
     if report.findings:
         lines += ["| severity | findings |", "| --- | ---: |"]
@@ -125,16 +134,16 @@ def to_markdown(report: Report) -> str:
         for place, action in enumerate(report.actions(), 1):
             number = count(action.count, "finding")
             lines.append(
-                f"{place}. {_escaped(action.rule.fix)} "
-                f"({_escaped(action.rule.id)}, {action.severity}, {number})"
+                f"{place}. {escaped(action.rule.fix)} "
+                f"({escaped(action.rule.id)}, {action.severity}, {number})"
             )
         shown = report.findings[:_MOST_MARKDOWN_ROWS]
         lines += ["", "## Findings", "", "| severity | rule | finding |", "| --- | --- | --- |"]
         for finding in shown:
             new = "**new** " if finding.new else ""
             lines.append(
-                f"| {finding.severity} | {_escaped(finding.rule)} "
-                f"| {new}{_escaped(finding.message)} |"
+                f"| {finding.severity} | {escaped(finding.rule)} "
+                f"| {new}{escaped(finding.message)} |"
             )
         if len(report.findings) > len(shown):
             more = len(report.findings) - len(shown)
@@ -148,13 +157,14 @@ def _names(report: Report, finding: Finding) -> tuple[str, str]:
     return group.name if group else "", agent.name if agent else ""
 
 
-def _cell(value: str | int | None) -> str | int | None:
+def cell(value: str | int | None) -> str | int | None:
+    """Keep a spreadsheet from taking a cell for a formula."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Make text mean itself in a Markdown table's cell."""
     text = printable(text)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,369 @@
+"""Audits of many accounts from the command line: the engine, the progress, the reports.
+
+Accounts are audited in ``fleet``; here a file becomes accounts, and what happened an exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import tomllib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from os.path import relpath
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from deepcall_async import fanout
+from deepcall_async.audit import Settings, read_jsonl, render
+from deepcall_async.audit import audit as judge_snapshot
+from deepcall_async.audit.accounts import Account, read_accounts
+from deepcall_async.audit.fleet import AccountReport, FleetReport, fleet_exit_code
+from deepcall_async.audit.formats.fleet import (
+    FLEET_COLUMNS,
+    FLEET_FORMATS,
+    FleetFormat,
+    fleet_rows,
+    render_fleet,
+)
+from deepcall_async.cli.exits import (
+    FOUND,
+    INCOMPLETE,
+    UNWRITTEN,
+    OutputError,
+    PipeClosed,
+    UsageError,
+    usage_errors,
+)
+from deepcall_async.cli.files import (
+    STDOUT,
+    Output,
+    is_written_directly,
+    outputs_from,
+    read_mutes,
+    refuse_clashes,
+    replace_file,
+)
+from deepcall_async.cli.loop import run_async
+from deepcall_async.cli.parameters import split
+from deepcall_async.cli.shards import Shards, supervise
+from deepcall_async.cli.terminal import (
+    ProgressStyle,
+    emit,
+    progress_display,
+    say,
+    show_table,
+    stdout_is_terminal,
+)
+from deepcall_async.fanout import Progress
+from deepcall_async.fleet import AuditPlan, Engine, audit_fleet, read_fleet, record_of
+from deepcall_async.record import part_of
+from deepcall_async.redaction import printable
+
+if TYPE_CHECKING:
+    from deepcall_async.cli.fleet_options import FleetConnect, FleetJudge, FleetRun
+
+__all__ = ["audit_accounts", "report_folders"]
+
+_MIB = 2**20
+
+
+def audit_accounts(
+    file: Path,
+    folder: Path,
+    *,
+    shard: tuple[int, int] | None,
+    output: Sequence[str],
+    judge: FleetJudge,
+    running: FleetRun,
+    connect: FleetConnect,
+) -> int:
+    """Audit accounts, and give the exit code; the arguments are those of ``fleet audit``."""
+    outputs = _outputs(output)
+    refuse_clashes(outputs, {"ACCOUNTS": file, "--mutes": judge.mutes, "--ca": connect.ca})
+    settings = read_mutes(judge.mutes)
+    with usage_errors(file):
+        text = file.read_bytes().decode("utf-8-sig")
+        accounts = read_accounts(tomllib.loads(text), file.resolve().parent)
+    with usage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    plan = _plan(judge, running, connect, settings)
+    _mark_stale(outputs, accounts)
+    style: ProgressStyle = "none" if running.quiet else running.progress
+    with (
+        progress_display("Auditing accounts", style) as shown,
+        _warnings_told(quiet=running.quiet),
+        _run_errors(folder),
+    ):
+        if running.processes is not None:
+            supervise(
+                Shards(
+                    accounts=accounts,
+                    folder=str(folder.resolve()),
+                    again=running.again,
+                    at_once=-(-running.at_once // running.processes),
+                    plan=plan,
+                ),
+                running.processes,
+                shown,
+            )
+            unread = 0
+        else:
+            unread = run_async(_audit(accounts, folder, shard or (0, 1), plan, running, shown))
+    if shard is not None:
+        if not running.quiet:
+            mine = len(accounts[shard[0] :: shard[1]])
+            say(f"{mine - unread:,} of {mine:,} accounts of this shard are read whole")
+        return INCOMPLETE if unread and not judge.allow_partial else 0
+    return _publish((folder,), outputs, judge, settings, quiet=running.quiet)
+
+
+def report_folders(folders: Sequence[Path], *, output: Sequence[str], judge: FleetJudge) -> int:
+    """Make reports, and give the exit code; the arguments are those of ``fleet report``."""
+    outputs = _outputs(output)
+    refuse_clashes(outputs, {"--mutes": judge.mutes})
+    return _publish(folders, outputs, judge, read_mutes(judge.mutes), quiet=False)
+
+
+async def _audit(
+    accounts: Sequence[Account],
+    folder: Path,
+    shard: tuple[int, int],
+    plan: AuditPlan,
+    running: FleetRun,
+    shown: object,
+) -> int:
+    """Audit accounts with the engine that was asked for, and say how many were not read whole."""
+    total, done, unread = len(accounts[shard[0] :: shard[1]]), 0, 0
+    began = time.monotonic()
+    async with _engine(running) as engine:
+        reports = audit_fleet(
+            accounts,
+            folder=folder,
+            at_once=running.at_once,
+            again=running.again,
+            shard=shard,
+            plan=plan,
+            fan_out=engine,
+        )
+        try:
+            async for report in reports:
+                done += 1
+                unread += not report.complete
+                if callable(shown):
+                    shown(_progress(done, unread, total, time.monotonic() - began))
+        finally:
+            await reports.aclose()
+    return unread
+
+
+@asynccontextmanager
+async def _engine(running: FleetRun) -> AsyncIterator[Engine]:
+    if running.dask is None:
+        yield fanout.fan_out
+        return
+    try:
+        from deepcall_async.engines import dask
+    except ImportError:
+        raise UsageError("--dask needs its extra: pip install 'deepcall-async[dask]'") from None
+    connection = dask.connected(running.dask, at_once=running.at_once)
+    with usage_errors(f"--dask {running.dask}"):
+        engine = await connection.__aenter__()
+    try:
+        yield engine
+    finally:
+        await connection.__aexit__(None, None, None)
+
+
+class _ToStderr(logging.Handler):
+    """Tells each warning once: thousands of accounts may wait for one service."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = printable(record.getMessage())
+        if said not in self._said:
+            self._said.add(said)
+            say(f"deepcall: {said}")
+
+
+@contextmanager
+def _warnings_told(*, quiet: bool) -> Iterator[None]:
+    handler, log = _ToStderr(), logging.getLogger("deepcall_async")
+    if not quiet:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+@contextmanager
+def _run_errors(folder: Path) -> Iterator[None]:
+    """Say how to go on, and that a record could not be written."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        where = error.filename or folder
+        raise OutputError(f"{where}: {(error.strerror or str(error)).lower()}") from None
+    except BaseException as error:
+        error.add_note(f"what was read is in {folder}: the same command goes on from there")
+        raise
+
+
+def _plan(
+    judge: FleetJudge, running: FleetRun, connect: FleetConnect, settings: Settings
+) -> AuditPlan:
+    return AuditPlan(
+        base_url=connect.base_url,
+        concurrency=running.concurrency,
+        per_second=running.rate,
+        patience=running.patience,
+        timeout=connect.timeout,
+        max_failures=running.max_failures,
+        max_response_bytes=connect.max_response_mib * _MIB,
+        ca=None if connect.ca is None else str(connect.ca.resolve()),
+        cert=None if connect.cert is None else str(connect.cert.resolve()),
+        only=tuple(split(judge.rules)),
+        ignore=tuple(split(judge.ignore)),
+        mutes=settings.mutes,
+        thresholds=settings.thresholds,
+    )
+
+
+def _progress(done: int, failed: int, total: int, seconds: float) -> Progress:
+    rate = done / seconds if seconds else 0.0
+    left = (total - done) / rate if rate else None
+    return Progress(done=done, failed=failed, total=total, seconds=seconds, rate=rate, eta=left)
+
+
+def _publish(
+    folders: Sequence[Path],
+    outputs: Sequence[Output],
+    judge: FleetJudge,
+    settings: Settings,
+    *,
+    quiet: bool,
+) -> int:
+    with usage_errors():
+        report = read_fleet(folders)
+    code = fleet_exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
+    pages: dict[str, Path] = {}
+    failures: list[OutputError] = []
+    if any(output.format == "html" for output in outputs):
+        pages = _write_pages(report, folders, judge, settings, failures)
+    closed: PipeClosed | None = None
+    for output in outputs or (Output("table", STDOUT),):
+        try:
+            _write(report, output, pages)
+        except OutputError as error:
+            failures.append(error)
+        except PipeClosed as error:
+            closed = error
+    if outputs and not quiet and not any(output.path == STDOUT for output in outputs):
+        say(report.verdict)
+    for failure in failures:
+        say(f"deepcall: {failure}")
+    if closed is not None:
+        raise closed
+    return UNWRITTEN if failures and code in (0, FOUND) else code
+
+
+def _write(report: FleetReport, output: Output, pages: dict[str, Path]) -> None:
+    if output == ("table", STDOUT) and stdout_is_terminal():
+        headings = [name.capitalize() for name in FLEET_COLUMNS]
+        show_table(report.verdict, headings, list(fleet_rows(report)))
+        return
+    here = Path.cwd() if output.path == STDOUT else output.path.resolve().parent
+    links = {name: _link(page, here) for name, page in pages.items()}
+    content = render_fleet(report, cast("FleetFormat", output.format), pages=links)
+    if output.path == STDOUT:
+        emit(content)
+    else:
+        replace_file(output.path, content)
+
+
+def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
+    """Let no report of an earlier run pass for this one's, however this one ends."""
+    nothing = FleetReport.of(AccountReport.unread(account.name) for account in accounts)
+    for output in outputs:
+        if not is_written_directly(output.path) and output.path.exists():
+            _write(nothing, output, {})
+
+
+def _link(page: Path, here: Path) -> str:
+    try:
+        return Path(relpath(page, here)).as_posix()
+    except ValueError:  # another drive
+        return page.as_posix()
+
+
+def _write_pages(
+    report: FleetReport,
+    folders: Sequence[Path],
+    judge: FleetJudge,
+    settings: Settings,
+    failures: list[OutputError],
+) -> dict[str, Path]:
+    """Write the page of each account that has a record, and say where they are."""
+    pages: dict[str, Path] = {}
+    # A page that is younger than its record stands, unless it is to be judged in another way.
+    as_before = not (judge.rules or judge.ignore or judge.mutes)
+    for each in report.accounts:
+        if not each.read:
+            continue
+        record = _newest([record_of(folder, each.name) for folder in folders])
+        if record is None:
+            continue
+        # Beside the record, which may still be NAME.jsonl.part.
+        page = record.with_name(f"{each.name}.html").resolve()
+        if as_before and page.exists() and page.stat().st_mtime > record.stat().st_mtime:
+            pages[each.name] = page
+            continue
+        try:
+            with record.open("rb") as lines:
+                found = judge_snapshot(
+                    read_jsonl(lines),
+                    only=split(judge.rules),
+                    ignore=split(judge.ignore),
+                    mutes=settings.mutes,
+                    thresholds=settings.thresholds,
+                    now=datetime.now(UTC),
+                )
+            replace_file(page, render(found, "html"))
+            if not as_before:
+                os.utime(page, (0, 0))  # so that it does not stand the next time
+        except OSError as error:
+            said = (error.strerror or str(error)).lower()
+            failures.append(OutputError(f"{record}: {said}"))
+            continue
+        except ValueError as error:
+            failures.append(OutputError(f"{record}: {error}"))
+            continue
+        except OutputError as error:
+            failures.append(error)
+            continue
+        pages[each.name] = page
+    return pages
+
+
+def _newest(records: Sequence[Path]) -> Path | None:
+    there = [file for each in records for file in (each, part_of(each)) if file.exists()]
+    return max(there, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def _outputs(items: Sequence[str]) -> list[Output]:
+    outputs = outputs_from(items)
+    for output in outputs:
+        if output.format not in FLEET_FORMATS:
+            known = ", ".join(FLEET_FORMATS)
+            raise UsageError(f"-o {output.format}: a fleet's report is one of {known}")
+    return outputs
