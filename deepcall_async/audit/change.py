@@ -60,8 +60,10 @@ class WentDark(_GroupChange, frozen=True, kw_only=True, tag="went_dark"):
     since: datetime
 
     def __str__(self) -> str:
-        has = f"none of its {count(self.members, 'agent')}" if self.members else "no agent"
-        return f"{self.label} went dark: {has} receives calls, since {_time(self.since)}."
+        has = {0: "it has no agents", 1: "its only agent receives no calls"}.get(
+            self.members, f"none of its {self.members:,} agents receives calls"
+        )
+        return f"{self.label} went dark: {has}, since {_time(self.since)}."
 
 
 class Recovered(_GroupChange, frozen=True, kw_only=True, tag="recovered"):
