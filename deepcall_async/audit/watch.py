@@ -59,7 +59,7 @@ class GroupState(Struct, frozen=True, kw_only=True):
     told_since: datetime | None = None
     told_at: datetime | None = None
     mild: bool = False
-    """The last message was of something milder than what it may have become."""
+    """The last message was that it is thin or new: that it went dark does not wait for it."""
 
     @property
     def dark(self) -> bool:
@@ -303,7 +303,7 @@ def _observed(
         told=GOOD if appeared and condition == DARK else condition,
         told_since=group.since,
         told_at=now,
-        mild=appeared or condition == THIN,
+        mild=appeared or (condition == THIN and told == GOOD),
     )
     if appeared:
         return group, Appeared
