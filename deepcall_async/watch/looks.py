@@ -27,7 +27,7 @@ from deepcall_async.audit.run import run_audit
 from deepcall_async.audit.snapshot import RunInfo, Snapshot
 from deepcall_async.audit.watch import State, is_blind, step
 from deepcall_async.client import DeepCall
-from deepcall_async.errors import ClientClosed, DeepCallError
+from deepcall_async.errors import AuthenticationFailed, ClientClosed, DeepCallError
 from deepcall_async.pacing import Adaptive
 from deepcall_async.validation import positive_int, positive_number
 from deepcall_async.watch.followers import Follower, Pulse
@@ -107,6 +107,8 @@ def watch(
 
     Raises:
         ValueError: an argument is out of range.
+        AuthenticationFailed: while iterating: the credentials are not accepted, before anything was
+            ever seen. Later that is told as `Blind`, as all trouble is.
     """
     if positive_number("every", every) < 1:
         raise ValueError("every must be at least 1 second")
@@ -324,6 +326,8 @@ class Watch:
         except ClientClosed:
             raise
         except DeepCallError as failure:
+            if isinstance(failure, AuthenticationFailed) and self.state.last_sight is None:
+                raise  # a mistake in setting it up; later it is trouble to be told of
             error = f"{type(failure).__name__}: {failure}"
             snapshot = Snapshot(run=RunInfo(started=started), cut_short=True)
         self._require_same_account(snapshot)
