@@ -191,6 +191,7 @@ class Store:
             )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
+        db.execute("PRAGMA wal_autocheckpoint = 100")
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Damaged
         for number in range(version, len(_MIGRATIONS)):
@@ -247,10 +248,6 @@ class Store:
             number += 1
             aside = self._path.with_name(f"{self._path.name}.damaged-{stamp}_{number}")
         self._path.rename(aside)
-        # A log of the old file must not be applied to the new one.
-        log = self._path.with_name(f"{self._path.name}-wal")
-        with suppress(FileNotFoundError):
-            log.rename(aside.with_name(f"{aside.name}-wal"))
         return aside
 
 

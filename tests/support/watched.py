@@ -1,15 +1,15 @@
 """Accounts as a watch sees them, told in a letter a group, and a second opinion on what is told.
 
 g is a group that is well covered, t thinly, d dark, o inactive, u could not be read, and - is not
-listed. The model keeps all that was ever read and searches it anew for every look; the package keeps
-a few letters.
+listed. The model keeps a long list of what was read and searches it anew for every look; the package
+keeps a few letters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
+from functools import lru_cache
 
 from deepcall_async.audit import FailedLookup, RunInfo, Snapshot
 from deepcall_async.audit.change import Change
@@ -21,7 +21,7 @@ _FLAGS = {"g": "YYY", "t": "YN", "d": "NN", "o": "YYY"}
 BLIND = Snapshot(cut_short=True)
 
 
-@cache
+@lru_cache(64)
 def found(group_id: int, letter: str, name: str | None = None) -> GroupAgentRelation:
     return relation(group_id, _FLAGS[letter], status=0 if letter == "o" else 1, name=name)
 
@@ -63,7 +63,7 @@ class Model:
         self.last_blind: datetime | None = None
         self.reads: dict[int, list[str]] = {}
         self.told: dict[int, str] = {}
-        self.messages: dict[int, list[tuple[datetime, str]]] = {}
+        self.last: dict[int, tuple[datetime, str]] = {}
 
     def look(self, groups: Mapping[int, str] | None, now: datetime) -> list[Told]:
         """Give what a look has to tell, in any order; None is a look that could not list."""
@@ -95,8 +95,9 @@ class Model:
         was = self.told.setdefault(i, "new")
         reads = self.reads.setdefault(i, [])
         reads.append(letter)
-        messages = self.messages.setdefault(i, [])
-        quiet = not messages or now - messages[-1][0] >= self.cooldown
+        del reads[:-50]
+        last = self.last.get(i)
+        quiet = last is None or now - last[0] >= self.cooldown
         if was == "new" and letter == "-":
             self._forget(i)
             return None
@@ -106,10 +107,10 @@ class Model:
         if was == "u" and letter != "-":
             was = self.told[i] = "g" if letter == "d" else letter
         kind, borne_out = self._kind(was, letter, reads)
-        urgent = kind == "WentDark" and messages and messages[-1][1] in ("Thin", "Appeared")
+        urgent = kind == "WentDark" and last is not None and last[1] in ("Thin", "Appeared")
         if kind is None or not borne_out or not (quiet or urgent):
             return None
-        messages.append((now, kind))
+        self.last[i] = now, kind
         self.told[i] = "g" if kind == "Appeared" and letter == "d" else letter
         return kind
 
@@ -134,5 +135,5 @@ class Model:
         return f"Recovered {'dark' if was == 'd' else 'off'}", last(self.clear, "gt")
 
     def _forget(self, i: int) -> None:
-        for known in (self.told, self.reads, self.messages):
+        for known in (self.told, self.reads, self.last):
             known.pop(i, None)
