@@ -128,6 +128,7 @@ class _Pages:
             now=datetime.now(UTC),
             state=state,
             last=last,
+            error="" if last is None else clean(last.error, 300),
             every=self._watch.every,
             groups=len(present),
             thin=sum(group.thin for group in present.values()),

@@ -26,14 +26,14 @@ def found(group_id: int, letter: str, name: str | None = None) -> GroupAgentRela
     return relation(group_id, _FLAGS[letter], status=0 if letter == "o" else 1, name=name)
 
 
-def seen(groups: Mapping[int, str]) -> Snapshot:
-    """What a look finds of groups, each in a letter."""
+def seen(groups: Mapping[int, str], name: str | None = None) -> Snapshot:
+    """What a look finds of groups, each in a letter; ``name`` is what all of them are called."""
     listed = {group_id: letter for group_id, letter in groups.items() if letter != "-"}
     read = {group_id: letter for group_id, letter in listed.items() if letter != "u"}
     return Snapshot(
         run=RunInfo(),
         asked=tuple(listed),
-        relations={group_id: found(group_id, letter) for group_id, letter in read.items()},
+        relations={group_id: found(group_id, letter, name) for group_id, letter in read.items()},
         failed={i: FailedLookup(error="RequestTimeout") for i in listed if i not in read},
         unread={
             i: Group(unique_id=i, name=f"Group {i}", status=1) for i in listed if i not in read
