@@ -6,9 +6,10 @@ service, keeping the state and delivering the changes is done in ``deepcall_asyn
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from itertools import count as counter
+from itertools import count
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -39,7 +40,6 @@ NEW, UNREAD = "n", "u"
 """What was told of a group that is not known for long enough, or was listed and never read."""
 
 _BLIND_LOOKS = 3
-_MOST_USERS = 10
 
 
 class GroupState(Struct, frozen=True, kw_only=True):
@@ -168,12 +168,12 @@ def step(
         looked,
         last_sight=now,
         last_whole=now if snapshot.complete else state.last_whole,
-        user_ids=state.user_ids or tuple(sorted(snapshot.user_ids))[:_MOST_USERS],
+        user_ids=tuple(sorted(snapshot.user_ids)) if snapshot.complete else state.user_ids,
         blind_looks=0,
         blind_since=None,
         blind_told=False,
     )
-    numbers = counter(state.numbers + 1)
+    numbers = count(state.numbers + 1)
     if state.last_sight is None:
         groups, summary = _first(context, found, now, next(numbers), note)
         return replace(seen, groups=groups, numbers=summary.number), (summary,)
@@ -226,8 +226,8 @@ def _blind(
 
 
 def _usual_reason(snapshot: Snapshot) -> str:
-    reasons = [f"{failed.error}: {failed.message}" for failed in snapshot.failed.values()]
-    return max(reasons, key=reasons.count) if reasons else ""
+    reasons = Counter(f"{failed.error}: {failed.message}" for failed in snapshot.failed.values())
+    return max(reasons, key=reasons.__getitem__, default="")
 
 
 def _first(

@@ -112,7 +112,6 @@ class _Pages:
         self._watch = watch
         self._failures = failures
         self._account = account
-        self._started = datetime.now(UTC)
         self._metrics = _metrics(watch, failures)
 
     async def page(self, _: web.Request) -> web.Response:
@@ -159,8 +158,7 @@ class _Pages:
         )
 
     def _stale(self) -> bool:
-        looked = max(self._started, self._watch.state.last_look or self._started)
-        return (datetime.now(UTC) - looked).total_seconds() > _STALE * self._watch.every
+        return self._watch.seconds_since_look > _STALE * self._watch.every
 
 
 class _Row(NamedTuple):

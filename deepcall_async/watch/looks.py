@@ -17,7 +17,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -44,6 +44,8 @@ _LATE = 1.0
 _log = logging.getLogger("deepcall_async.watch")
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Decided: TypeAlias = tuple[State, tuple[Change, ...]]
 
 
 class Look(Struct, frozen=True, kw_only=True):
@@ -138,6 +140,12 @@ def watch(
     )
 
 
+def _decide_and_record(store: Store, decide: Callable[[], Decided]) -> Decided:
+    state, changes = decide()
+    store.record(state, changes)
+    return state, changes
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -168,7 +176,7 @@ class Watch:
         state: Path,
         account: str,
         every: float,
-        decide: Callable[..., tuple[State, tuple[Change, ...]]] = step,
+        decide: Callable[..., Decided] = step,
         followers: Sequence[str] = (DEFAULT_FOLLOWER,),
         now: Callable[[], datetime] = _now,
     ) -> None:
@@ -207,6 +215,7 @@ class Watch:
         self.state, self.set_aside = self._store.state, self._store.set_aside
         if self.set_aside is not None:
             _log.error("the state file was damaged: it was moved to %s", self.set_aside)
+        self._finished = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._run(), name="deepcall-watch")
         return self
 
@@ -269,6 +278,11 @@ class Watch:
             await self._next_pulse()
         return self.last
 
+    @property
+    def seconds_since_look(self) -> float:
+        """Seconds since the last look finished, or since the beginning before the first has."""
+        return asyncio.get_running_loop().time() - self._finished
+
     async def recent(self, limit: int = 20) -> list[Change]:
         """Give the last changes, the newest first; about a hundred are kept."""
         return await self._with_store(Store.recent, limit)
@@ -308,6 +322,7 @@ class Watch:
             if late >= _LATE:
                 _log.warning("a look is %.0f s late: the one before took longer", late)
             self.last = look = await self._look_once(late)
+            self._finished = loop.time()
             for future in self._asked[:asked]:
                 if not future.done():
                     future.set_result(look)
@@ -330,7 +345,8 @@ class Watch:
                 raise  # a mistake in setting it up; later it is trouble to be told of
             error = f"{type(failure).__name__}: {failure}"
             snapshot = Snapshot(run=RunInfo(started=started), cut_short=True)
-        self._require_same_account(snapshot)
+        if self.last is None:
+            self._require_same_account(snapshot)
         blind = is_blind(snapshot)
         if blind:
             _log.warning("a look saw nothing: %s", error or "no group could be read")
@@ -339,15 +355,14 @@ class Watch:
         note = ""
         if self.set_aside is not None:
             note = f"The state file was damaged; it was moved to {self.set_aside.name}."
-        state, changes = self._decide(self.state, snapshot, self._now(), reason=error, note=note)
+        decide = partial(self._decide, self.state, snapshot, self._now(), reason=error, note=note)
+        changes: tuple[Change, ...] = ()
         try:
-            await self._with_store(Store.record, state, changes)
+            self.state, changes = await self._with_store(_decide_and_record, decide)
         except sqlite3.Error as failure:
             # As if there had been no look: what it saw is looked for again.
-            changes, error = (), f"the state could not be written: {failure}"
+            error = f"the state could not be written: {failure}"
             _log.error("%s", error)
-        else:
-            self.state = state
         return Look(
             number=self.state.looks,
             started=started,
@@ -361,7 +376,7 @@ class Watch:
         )
 
     def _require_same_account(self, snapshot: Snapshot) -> None:
-        found = snapshot.user_ids
+        found = snapshot.user_ids if snapshot.complete else frozenset()
         if found and self.state.user_ids and found.isdisjoint(self.state.user_ids):
             raise StateUnusable(
                 "the state file is of another user's account: name another file, or mend the"

@@ -191,7 +191,6 @@ class Store:
             )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
-        db.execute("PRAGMA wal_autocheckpoint = 100")
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Damaged
         for number in range(version, len(_MIGRATIONS)):

@@ -133,6 +133,11 @@ def test_killed_it_goes_on_and_repeats_nothing(deepcall_sandbox, tmp_path):
     deepcall_sandbox.add_group("New")
     with started(*arguments, env=env) as process:
         assert "New (" in process.stdout.readline()
+        # In the middle of a look it need not wait for the answer.
+        deepcall_sandbox.latency, looked = 60, deepcall_sandbox.requests["list"]
+        wait_until(lambda: deepcall_sandbox.requests["list"] > looked)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
 
 
 def test_wrong_credentials_end_it(deepcall_sandbox, tmp_path):
@@ -271,6 +276,7 @@ class Shown:
     """A watch as the pages see it."""
 
     every = 300.0
+    seconds_since_look = 10.0
 
     def __init__(self, state: State, changes: Sequence[Change] = (), last: Look | None = None):
         self.state, self.changes, self.last = state, changes, last
@@ -375,7 +381,7 @@ async def test_metrics_and_health():
         async with session.get(f"{url}healthz") as answer:
             assert (answer.status, (await answer.json())["healthy"]) == (200, True)
         # A watch whose looks stopped a while ago.
-        shown.every = -1
+        shown.seconds_since_look = 901.0
         async with session.get(f"{url}healthz") as answer:
             assert (answer.status, (await answer.json())["healthy"]) == (503, False)
         async with session.get(url) as answer:
