@@ -157,7 +157,6 @@ class Watch:
         state: what is known of the account, as recorded.
         last: the last look of this run; None before the first has finished.
         every: seconds between looks.
-        set_aside: where a state file that was damaged has been moved, if there was one.
 
     Args:
         look: looks at the account once; raises DeepCallError when it cannot.
@@ -183,12 +182,10 @@ class Watch:
         self.every = every
         self.last: Look | None = None
         self.state = State()
-        self.set_aside: Path | None = None
         self._look = look
         self._decide = decide
         self._now = now
-        self._followers = tuple(followers)
-        self._open = partial(Store, state, account, self._followers)
+        self._open = partial(Store, state, account, tuple(followers))
         self._store: Store | None = None
         self._task: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -212,11 +209,12 @@ class Watch:
         except BaseException:
             self._thread.shutdown(wait=False)
             raise
-        self.state, self.set_aside = self._store.state, self._store.set_aside
-        if self.set_aside is not None:
-            _log.error("the state file was damaged: it was moved to %s", self.set_aside)
+        self.state = self._store.state
+        if (aside := self._store.set_aside) is not None:
+            _log.error("the state file was damaged: it was moved to %s", aside)
         self._finished = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._run(), name="deepcall-watch")
+        self._task.add_done_callback(lambda _: self._pulse.end())
         return self
 
     async def __aexit__(
@@ -279,6 +277,12 @@ class Watch:
         return self.last
 
     @property
+    def set_aside(self) -> Path | None:
+        """Where a state file that was damaged has been moved, if there was one."""
+        _, store = self._require_open()
+        return store.set_aside
+
+    @property
     def seconds_since_look(self) -> float:
         """Seconds since the last look finished, or since the beginning before the first has."""
         return asyncio.get_running_loop().time() - self._finished
@@ -292,8 +296,6 @@ class Watch:
         return await self._with_store(Store.waiting)
 
     async def _take(self, follower: str, told: int, one: bool) -> list[Told]:
-        if follower not in self._followers:
-            raise ValueError(f"{follower!r} is not one of the watch's followers")
         while True:
             beat = self._pulse.next()
             if found := await self._with_store(Store.take, follower, told, one):
@@ -305,12 +307,6 @@ class Watch:
             self._require_running()
 
     async def _run(self) -> None:
-        try:
-            await self._look_again_and_again()
-        finally:
-            self._pulse.end()
-
-    async def _look_again_and_again(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -345,16 +341,14 @@ class Watch:
                 raise  # a mistake in setting it up; later it is trouble to be told of
             error = f"{type(failure).__name__}: {failure}"
             snapshot = Snapshot(run=RunInfo(started=started), cut_short=True)
-        if self.last is None:
-            self._require_same_account(snapshot)
+        self._require_same_account(snapshot)
         blind = is_blind(snapshot)
         if blind:
             _log.warning("a look saw nothing: %s", error or "no group could be read")
         elif not snapshot.complete:
             _log.warning("a look is incomplete: %d lookups failed", len(snapshot.failed))
-        note = ""
-        if self.set_aside is not None:
-            note = f"The state file was damaged; it was moved to {self.set_aside.name}."
+        aside = self.set_aside
+        note = f"The state file was damaged; it was moved to {aside.name}." if aside else ""
         decide = partial(self._decide, self.state, snapshot, self._now(), reason=error, note=note)
         changes: tuple[Change, ...] = ()
         try:
@@ -376,8 +370,10 @@ class Watch:
         )
 
     def _require_same_account(self, snapshot: Snapshot) -> None:
-        found = snapshot.user_ids if snapshot.complete else frozenset()
-        if found and self.state.user_ids and found.isdisjoint(self.state.user_ids):
+        if self.last is not None or not snapshot.complete:
+            return
+        found, known = snapshot.user_ids, self.state.user_ids
+        if found and known and found.isdisjoint(known):
             raise StateUnusable(
                 "the state file is of another user's account: name another file, or mend the"
                 " credentials"

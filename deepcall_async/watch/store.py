@@ -92,7 +92,8 @@ class Store:
         except (_Damaged, msgspec.MsgspecError):
             self.set_aside = self._move_aside()
             self._open(account)
-        self._follow(followers)
+        self._followers = tuple(followers)
+        self._follow()
 
     def close(self) -> None:
         """Close the file, for another watch to use."""
@@ -123,7 +124,12 @@ class Store:
             follower: whose turn it is.
             told: the number of the last change that it has acknowledged; 0 for none.
             one: only the next change, instead of all that are left of its look.
+
+        Raises:
+            ValueError: there is no such follower.
         """
+        if follower not in self._followers:
+            raise ValueError(f"{follower!r} is not one of the watch's followers")
         if told:
             with self._transaction() as db:
                 # Never backwards: an acknowledgement may come twice.
@@ -212,13 +218,13 @@ class Store:
             groups = msgspec.json.decode(row[2], type=_Groups)
             self.state = replace(msgspec.json.decode(row[1], type=State), groups=groups)
 
-    def _follow(self, followers: Sequence[str]) -> None:
+    def _follow(self) -> None:
         with self._transaction() as db:
             (reached,) = db.execute("SELECT coalesce(max(number), 0) FROM follower").fetchone()
-            rows = [(name, reached) for name in followers]
+            rows = [(name, reached) for name in self._followers]
             db.executemany("INSERT OR IGNORE INTO follower VALUES (?, ?)", rows)
             kept = ", ".join("?" * len(rows))
-            db.execute(f"DELETE FROM follower WHERE name NOT IN ({kept})", tuple(followers))  # noqa: S608  (question marks)
+            db.execute(f"DELETE FROM follower WHERE name NOT IN ({kept})", self._followers)  # noqa: S608  (question marks)
 
     def _prune(self, db: sqlite3.Connection) -> None:
         db.execute(
