@@ -40,6 +40,7 @@ def watch_account(
     state: Path, *, looking: WatchOptions, telling: TellOptions, connect: ConnectOptions
 ) -> int:
     """Watch until a signal comes; the arguments are the options of ``watch``."""
+    _refuse_clashes(state, telling, connect)
     target = target_of(connect)
     channels = [stdout_channel()]
     if telling.notify is not None:
@@ -124,6 +125,19 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+def _refuse_clashes(state: Path, telling: TellOptions, connect: ConnectOptions) -> None:
+    """Refuse a state file that is read as something else: it would be taken for a damaged one."""
+    read = {
+        "--notify": telling.notify,
+        "--credentials": connect.credentials,
+        "--ca": connect.ca,
+        "--cert": connect.cert,
+    }
+    for option, path in read.items():
+        if path is not None and path.resolve() == state.resolve():
+            raise UsageError(f"--state {state} is the file of {option}; name another")
 
 
 def _check_heartbeat(url: str) -> None:

@@ -7,6 +7,7 @@ import http.server
 import json
 import random
 import signal
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -19,16 +20,18 @@ from urllib.request import urlopen
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from deepcall_async.audit.change import Change
 from deepcall_async.audit.watch import State, step
 from deepcall_async.cli.exits import UsageError
-from deepcall_async.cli.watch_notify import Channel, channels_in, deliver
+from deepcall_async.cli.watch_notify import Channel, channels_in, deliver, send_heartbeats
 from deepcall_async.cli.watch_serve import address_of, serve
 from deepcall_async.watch import Look, WentDark
-from tests.audit.test_page_in_browser import SIZES, script, told  # noqa: F401  (a fixture)
+from tests.audit.test_page_in_browser import CHROMIUM, SIZES, script, told  # noqa: F401  (a fixture)
 from tests.support.audit_accounts import NOW
 from tests.support.command import called, environment, started, wait_until
+from tests.support.hazards import refused_port
 from tests.support.watched import BLIND, seen
 
 DARK = (WentDark(number=1, at=NOW, group_id=1, name="Sales", members=2, since=NOW),)
@@ -161,11 +164,12 @@ def test_wrong_credentials_end_it(deepcall_sandbox, tmp_path):
         (("--allow-remote",), "--listen"),
         (("--heartbeat", f"ftp://host/{SECRET}"), "--heartbeat must be a URL"),
         (("--notify", "nowhere.txt"), "nowhere.txt"),
+        (("--notify", "./watch.db"), "is the file of --notify"),
     ],
 )
 def test_wrong_usage(arguments, said, deepcall_sandbox, tmp_path):
     env = environment(deepcall_sandbox)
-    done = called("watch", "--state", tmp_path / "watch.db", *arguments, env=env, cwd=tmp_path)
+    done = called("watch", "--state", "watch.db", *arguments, env=env, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert SECRET not in done.stderr
@@ -267,6 +271,38 @@ async def test_what_is_not_delivered_is_tried_again_later_and_later_and_in_order
     assert sent == [(1, DARK), (2, DARK)]  # acknowledged by asking for the next, and not before
     assert failures == {"line 1 (JSON)": 9}
     assert "a message to line 1 (JSON) could not be delivered" in capfd.readouterr().err
+
+
+class Looks:
+    """Looks that have finished, one each time that is asked for."""
+
+    def __init__(self, *looks: Look) -> None:
+        self._looks = [*looks]
+
+    async def next_look(self) -> Look:
+        if not self._looks:
+            raise EOFError
+        return self._looks.pop(0)
+
+
+@pytest.mark.anyio
+async def test_a_heartbeat_for_each_look_that_saw_the_account(webhook, capfd):
+    url = f"http://127.0.0.1:{webhook.server_port}/beat/{SECRET}"
+    saw = Look(number=1, started=NOW, seconds=1)
+    looks = [saw, replace(saw, blind=True), replace(saw, error="not written"), saw]
+    with pytest.raises(EOFError):
+        await send_heartbeats(Looks(*looks), url)
+    assert [path for path, _ in webhook.got] == [f"/beat/{SECRET}"] * 2
+    assert capfd.readouterr().err == ""
+    webhook.refusing = True
+    with pytest.raises(EOFError):
+        await send_heartbeats(Looks(saw), url)
+    with refused_port() as port, pytest.raises(EOFError):
+        await send_heartbeats(Looks(saw), f"http://127.0.0.1:{port}/beat/{SECRET}")
+    refused, unreached = capfd.readouterr().err.splitlines()
+    assert refused == "deepcall: the heartbeat to 127.0.0.1 was not taken: it answered HTTP 500"
+    assert unreached.startswith("deepcall: the heartbeat to 127.0.0.1 was not taken: Client")
+    assert SECRET not in unreached
 
 
 # What is served
@@ -430,3 +466,24 @@ def test_axe_finds_nothing(name, size, script, tmp_path):  # noqa: F811  (the fi
     result = told(page, run, tmp_path, *SIZES[size])
     assert len(result["passes"]) > 10
     assert [(each["id"], each["nodes"][0]["html"]) for each in result["violations"]] == []
+
+
+@pytest.mark.anyio
+async def test_the_open_page_follows_what_happens(script, tmp_path):  # noqa: F811  (skips without)
+    """In a browser, under the page's own policy; half a minute is a moment of virtual time."""
+    shown = looked_at({1: "d"})
+    async with served(shown) as (url, _):
+        first = shown.recent
+
+        async def recent(limit: int) -> list[Change]:
+            shown.recent, shown.state = first, looked_at({1: "d"}, {1: "g"}).state
+            return await first(limit)
+
+        shown.recent = recent
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        command += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=40000", url]
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=True, timeout=60
+        )
+    assert "No group is dark." in done.stdout
+    assert "<title>DeepCall watch</title>" in done.stdout
