@@ -34,6 +34,9 @@ from tests.support.command import called, environment, started, wait_until
 from tests.support.hazards import refused_port
 from tests.support.watched import BLIND, seen
 
+# Apprise looks whether Python still has that module; it does before 3.13.
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
 DARK = (WentDark(number=1, at=NOW, group_id=1, name="Sales", members=2, since=NOW),)
 SECRET = "S3CRET"
 
