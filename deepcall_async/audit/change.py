@@ -67,17 +67,21 @@ class WentDark(_GroupChange, frozen=True, kw_only=True, tag="went_dark"):
 
 
 class Recovered(_GroupChange, frozen=True, kw_only=True, tag="recovered"):
-    """A group is well again; it was ``"dark"``, ``"thin"`` or ``"off"``, since when."""
+    """A group is well again, ``well_since`` when; it was ``"dark"``, ``"thin"`` or ``"off"``."""
 
     heading: ClassVar[str] = "recovered"
     was: str
     since: datetime
+    well_since: datetime
     receivers: int
 
     def __str__(self) -> str:
         was = {"thin": "thinly covered", "off": "switched off"}.get(self.was, self.was)
         rings = f"{count(self.receivers, 'agent')} {_receive(self.receivers)} calls"
-        return f"{self.label} recovered: {rings}; it was {was} since {_time(self.since)}."
+        return (
+            f"{self.label} recovered: {rings}, since {_time(self.well_since)};"
+            f" it was {was} since {_time(self.since)}."
+        )
 
 
 class Thin(_GroupChange, frozen=True, kw_only=True, tag="thin"):

@@ -342,7 +342,9 @@ def _change(
     if kind is Recovered:
         since = before.told_since or before.since
         was = {THIN: "thin", OFF: "off"}.get(before.told, "dark")
-        return Recovered(**common, was=was, since=since, receivers=group.receivers)
+        return Recovered(
+            **common, was=was, since=since, well_since=group.since, receivers=group.receivers
+        )
     return SwitchedOff(**common) if kind is SwitchedOff else Vanished(**common)
 
 

@@ -224,9 +224,10 @@ def test_since_when():
     assert isinstance(dark, WentDark)
     assert dark.since == dark_since
     watched.looks("dddg")
+    well_since = watched.now
     (well,) = watched.look("g")
     assert isinstance(well, Recovered)
-    assert (well.since, well.receivers) == (dark_since, 3)
+    assert (well.since, well.well_since, well.receivers) == (dark_since, well_since, 3)
 
 
 def test_what_vanished_is_forgotten_after_the_cooldown():
@@ -240,7 +241,7 @@ def test_what_vanished_is_forgotten_after_the_cooldown():
 def test_a_digest_puts_the_worst_first_and_counts_a_flood():
     common = {"number": 1, "at": NOW, "name": "Sales"}
     dark = [WentDark(**common, group_id=i, members=2, since=NOW) for i in range(1, 301)]  # type: ignore[arg-type]
-    well = Recovered(**common, group_id=9, was="dark", since=NOW, receivers=1)  # type: ignore[arg-type]
+    well = Recovered(**common, group_id=9, was="dark", since=NOW, well_since=NOW, receivers=1)  # type: ignore[arg-type]
     title, body = digest([well, *dark])
     assert title == "300 groups went dark, 1 group recovered"
     lines = body.splitlines()
@@ -250,7 +251,8 @@ def test_a_digest_puts_the_worst_first_and_counts_a_flood():
     )
     assert lines[10] == "… and 290 more groups went dark."
     assert lines[11] == (
-        "Sales (9) recovered: 1 agent receives calls; it was dark since 2026-06-01 12:00 UTC."
+        "Sales (9) recovered: 1 agent receives calls, since 2026-06-01 12:00 UTC;"
+        " it was dark since 2026-06-01 12:00 UTC."
     )
 
 
@@ -260,7 +262,7 @@ def test_every_change_is_a_sentence_and_goes_through_json():
     changes = (
         WentDark(**group, members=0, since=NOW),
         WentDark(**group, members=1, since=NOW),
-        Recovered(**group, was="off", since=NOW, receivers=2),
+        Recovered(**group, was="off", since=NOW, well_since=NOW, receivers=2),
         Thin(**group, receivers=1, members=2),
         SwitchedOff(**group),
         Appeared(**group, receivers=0, active=False),
