@@ -497,6 +497,42 @@ async def test_what_a_full_disk_would_not_take_is_told_later(tmp_path, caplog):
     assert "the state could not be written" in caplog.text
 
 
+@virtual
+async def test_what_cannot_be_noted_is_noted_after_the_next_look(tmp_path, caplog):
+    account = Account()
+    async with watched(account, tmp_path) as changes:
+        assert isinstance(await anext(changes), FirstLook)
+        db = changes._store._db
+        db.execute("PRAGMA query_only = ON")
+        account.groups[1] = "d"
+        waiting = asyncio.create_task(anext(changes))
+        for _ in range(4):
+            look = await changes.next_look()
+        assert "could not be written" in look.error
+        assert changes.seconds_since_look > 3 * changes.every
+        db.execute("PRAGMA query_only = OFF")
+        assert isinstance(await waiting, WentDark)
+        assert await changes.waiting() == 1
+        assert changes.seconds_since_look < changes.every
+    assert "what was told could not be noted" in caplog.text
+
+
+@virtual
+async def test_a_watch_that_is_cancelled_while_it_opens_leaves_the_file_free(tmp_path):
+    async def opened() -> None:
+        async with watched(Account(), tmp_path):
+            raise AssertionError("it was cancelled")
+
+    opening = asyncio.create_task(opened())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await asyncio.sleep(1)
+    async with watched(Account(), tmp_path) as changes:
+        await changes.next_look()
+
+
 def test_killed_at_any_point_it_neither_repeats_nor_loses(tmp_path):
     """What is on disk at each moment is what a killed watch leaves; a new one is opened on it."""
     path, pick = tmp_path / "live" / "watch.db", random.Random(5)

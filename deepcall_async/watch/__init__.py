@@ -25,8 +25,9 @@ from deepcall_async.audit.change import (
     digest,
 )
 from deepcall_async.audit.watch import GroupState, State, step
+from deepcall_async.watch.account import watch
 from deepcall_async.watch.followers import Follower
-from deepcall_async.watch.looks import Look, Watch, watch
+from deepcall_async.watch.looks import Look, Watch
 from deepcall_async.watch.store import StateInUse, StateUnusable
 
 __all__ = [

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
@@ -22,18 +21,13 @@ from typing import Concatenate, ParamSpec, Self, TypeAlias, TypeVar
 from msgspec import Struct
 
 from deepcall_async.audit.change import Change
-from deepcall_async.audit.config import Thresholds
-from deepcall_async.audit.run import run_audit
 from deepcall_async.audit.snapshot import RunInfo, Snapshot
 from deepcall_async.audit.watch import State, is_blind, step
-from deepcall_async.client import DeepCall
 from deepcall_async.errors import AuthenticationFailed, ClientClosed, DeepCallError
-from deepcall_async.pacing import Adaptive
-from deepcall_async.validation import positive_int, positive_number
 from deepcall_async.watch.followers import Follower, Pulse
 from deepcall_async.watch.store import StateUnusable, Store, Told
 
-__all__ = ["DEFAULT_FOLLOWER", "Look", "Watch", "watch"]
+__all__ = ["DEFAULT_FOLLOWER", "Look", "Watch"]
 
 DEFAULT_FOLLOWER = "default"
 """Who is told by iterating over the watch itself."""
@@ -73,77 +67,15 @@ class Look(Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
 
 
-def watch(
-    dc: DeepCall,
-    *,
-    state: str | PathLike[str],
-    every: float = 300.0,
-    confirm: int = 2,
-    clear: int = 2,
-    cooldown: float = 3600.0,
-    thresholds: Thresholds = Thresholds(),  # noqa: B008  (frozen)
-    concurrency: int | Adaptive | None = None,
-    patience: float = 60.0,
-    followers: Sequence[str] = (DEFAULT_FOLLOWER,),
-) -> Watch:
-    """Look at an account again and again, and tell what changed.
-
-    Use it as ``async with watch(dc, state="watch.db") as changes``, and iterate: ``async for change
-    in changes``. Each change is told at least once: it counts as told when the next one is asked
-    for, or the block is left without an exception.
-
-    Args:
-        dc: the client to send requests through.
-        state: the file that keeps what is known and what is still to be told. A restart goes on
-            from it.
-        every: seconds from the beginning of one look to that of the next, at least 1.
-        confirm: looks in a row that must agree before a group is told to be dark, thin, off, new
-            or gone.
-        clear: looks in a row that must agree before a group is told to have recovered.
-        cooldown: seconds after a message about a group in which it gets no other. Only that it
-            went dark is told at once when it had been told to be thin or new.
-        thresholds: ``min_receivers`` says what is thin cover.
-        concurrency: lookups in flight at once; by default `Adaptive`.
-        patience: seconds without any success for which a look waits for the service.
-        followers: who is told, each at its own pace, by `Watch.follow`.
-
-    Raises:
-        ValueError: an argument is out of range.
-        AuthenticationFailed: while iterating: the credentials are not accepted, before anything was
-            ever seen. Later that is told as `Blind`, as all trouble is.
-    """
-    if positive_number("every", every) < 1:
-        raise ValueError("every must be at least 1 second")
-    for name, value in (("cooldown", cooldown), ("patience", patience)):
-        if value:
-            positive_number(name, value)
-
-    async def look() -> Snapshot:
-        report = await run_audit(
-            dc, only=("G002",), concurrency=concurrency, patience=patience, thresholds=thresholds
-        )
-        return report.snapshot
-
-    return Watch(
-        look,
-        state=Path(state),
-        account=dc.base_url,
-        every=every,
-        followers=followers,
-        decide=partial(
-            step,
-            confirm=positive_int("confirm", confirm),
-            clear=positive_int("clear", clear),
-            cooldown=cooldown,
-            min_receivers=thresholds.min_receivers,
-        ),
-    )
-
-
 def _decide_and_record(store: Store, decide: Callable[[], Decided]) -> Decided:
     state, changes = decide()
     store.record(state, changes)
     return state, changes
+
+
+def _close(opening: asyncio.Future[Store]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _now() -> datetime:
@@ -151,7 +83,7 @@ def _now() -> datetime:
 
 
 class Watch:
-    """A running watch, made by `watch`; iterating over it gives changes one by one.
+    """A running watch, made by `deepcall_async.watch.watch`; iterating over it gives changes one by one.
 
     Attributes:
         state: what is known of the account, as recorded.
@@ -203,16 +135,19 @@ class Watch:
         """
         if self._task is not None:
             raise RuntimeError("a watch is opened once: make another")
+        loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "deepcall-watch")
+        opening = loop.run_in_executor(self._thread, self._open)
         try:
-            self._store = await self._in_thread(self._open)
+            self._store = await asyncio.shield(opening)
         except BaseException:
+            opening.add_done_callback(_close)
             self._thread.shutdown(wait=False)
             raise
         self.state = self._store.state
         if (aside := self._store.set_aside) is not None:
             _log.error("the state file was damaged: it was moved to %s", aside)
-        self._finished = asyncio.get_running_loop().time()
+        self._recorded = loop.time()
         self._task = asyncio.create_task(self._run(), name="deepcall-watch")
         self._task.add_done_callback(lambda _: self._pulse.end())
         return self
@@ -284,8 +219,8 @@ class Watch:
 
     @property
     def seconds_since_look(self) -> float:
-        """Seconds since the last look finished, or since the beginning before the first has."""
-        return asyncio.get_running_loop().time() - self._finished
+        """Seconds since a look was last recorded, or since the beginning."""
+        return asyncio.get_running_loop().time() - self._recorded
 
     async def recent(self, limit: int = 20) -> list[Change]:
         """Give the last changes, the newest first; about a hundred are kept."""
@@ -298,9 +233,13 @@ class Watch:
     async def _take(self, follower: str, told: int, one: bool) -> list[Told]:
         while True:
             beat = self._pulse.next()
-            if found := await self._with_store(Store.take, follower, told, one):
-                return found
-            told = 0
+            try:
+                if found := await self._with_store(Store.take, follower, told, one):
+                    return found
+                told = 0
+            except sqlite3.Error as failure:
+                # Such as a full disk: it is tried again after the next look.
+                _log.error("what was told could not be noted: %s", failure)
             await asyncio.wait([beat])
             if self._store is None:
                 raise StopAsyncIteration
@@ -318,7 +257,6 @@ class Watch:
             if late >= _LATE:
                 _log.warning("a look is %.0f s late: the one before took longer", late)
             self.last = look = await self._look_once(late)
-            self._finished = loop.time()
             for future in self._asked[:asked]:
                 if not future.done():
                     future.set_result(look)
@@ -353,6 +291,7 @@ class Watch:
         changes: tuple[Change, ...] = ()
         try:
             self.state, changes = await self._with_store(_decide_and_record, decide)
+            self._recorded = loop.time()
         except sqlite3.Error as failure:
             # As if there had been no look: what it saw is looked for again.
             error = f"the state could not be written: {failure}"

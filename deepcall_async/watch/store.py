@@ -93,7 +93,11 @@ class Store:
             self.set_aside = self._move_aside()
             self._open(account)
         self._followers = tuple(followers)
-        self._follow()
+        try:
+            self._follow()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise _hindrance(error, path) from None
 
     def close(self) -> None:
         """Close the file, for another watch to use."""
@@ -169,7 +173,7 @@ class Store:
             self._prepare(account)
         except sqlite3.OperationalError as error:
             self._db.close()
-            raise _operational(error, self._path) from None
+            raise _hindrance(error, self._path) from None
         except sqlite3.DatabaseError:
             self._db.close()
             raise _Damaged from None
@@ -260,7 +264,7 @@ class _Damaged(Exception):
     """The file cannot be read as what it should be."""
 
 
-def _operational(error: sqlite3.OperationalError, path: Path) -> Exception:
+def _hindrance(error: sqlite3.Error, path: Path) -> Exception:
     """Say what hinders us: a lock, permissions, or the disk."""
     if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StateInUse(f"{path}: another watch is using this state file")
