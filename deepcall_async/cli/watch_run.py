@@ -106,7 +106,8 @@ async def _work(
                     allow_remote=telling.allow_remote,
                 )
             )
-            say(f"deepcall: {url} shows what is dark")
+            if not looking.quiet:
+                say(f"deepcall: {url} shows what is dark")
         pick = random.Random()  # noqa: S311  (spreads load)
         work = [
             deliver(watched.follow(channel.key), channel, failures, pick) for channel in channels

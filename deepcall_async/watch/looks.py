@@ -83,7 +83,7 @@ def _now() -> datetime:
 
 
 class Watch:
-    """A running watch, made by `deepcall_async.watch.watch`; iterating over it gives changes one by one.
+    """A running watch, made by `watch`; iterating over it gives changes one by one.
 
     Attributes:
         state: what is known of the account, as recorded.

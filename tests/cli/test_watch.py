@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from msgspec.structs import replace
 
 from deepcall_async.audit.change import Change
 from deepcall_async.audit.watch import State, step
+from deepcall_async.cli.app import build_app
 from deepcall_async.cli.exits import UsageError
 from deepcall_async.cli.watch_notify import Channel, channels_in, deliver, send_heartbeats
 from deepcall_async.cli.watch_serve import address_of, serve
@@ -190,10 +192,14 @@ def test_a_state_file_that_cannot_be_and_a_port_that_is_taken(deepcall_sandbox, 
     assert f"--listen {taken}" in done.stderr
 
 
-def test_durations_with_units(deepcall_sandbox):
+def test_its_help():
     shown = called("watch", "--help").stdout
     assert "[default: 5m]" in shown
     assert "[default: 1h]" in shown
+    examples = re.findall(r"^  deepcall (.*)$", shown, re.MULTILINE)
+    assert len(examples) >= 3
+    for example in examples:
+        build_app(plain=True).parse_args(example.split(), print_error=False, exit_on_error=False)
 
 
 # Messages
