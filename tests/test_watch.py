@@ -292,6 +292,10 @@ async def test_errors_of_the_service_are_told_as_blindness_with_the_reason(tmp_p
         assert changes.last.error == blind.reason
         account.error = None
         assert told(await anext(changes))[0] == "SightAgain"
+        account.groups = {1: "u"}
+        look = await changes.next_look()
+        assert (look.blind, look.read) == (True, 0)
+        assert look.error.startswith("RequestTimeout")
     assert "a look saw nothing: ConnectionLost: the connection ended" in caplog.text
 
 

@@ -32,7 +32,7 @@ from deepcall_async.audit.context import Context, GroupView
 from deepcall_async.audit.labels import clean
 from deepcall_async.audit.snapshot import Snapshot
 
-__all__ = ["GroupState", "State", "is_blind", "step"]
+__all__ = ["GroupState", "State", "is_blind", "step", "why_blind"]
 
 GOOD, THIN, OFF, DARK, GONE = "g", "t", "o", "d", "x"
 """How a group is found in a look. Gone: a whole list does not name it."""
@@ -161,7 +161,7 @@ def step(
     limits = _Limits(confirm, clear, timedelta(seconds=cooldown))
     looked = replace(state, looks=state.looks + 1, last_look=now)
     if is_blind(snapshot):
-        return _blind(looked, now, limits, reason or _usual_reason(snapshot))
+        return _blind(looked, now, limits, reason or why_blind(snapshot))
     context = Context.of(snapshot)
     found = {group_id: _condition(view, min_receivers) for group_id, view in context.groups.items()}
     seen = replace(
@@ -209,6 +209,12 @@ def is_blind(snapshot: Snapshot) -> bool:
     return snapshot.cut_short or (there > 0 and not snapshot.relations)
 
 
+def why_blind(snapshot: Snapshot) -> str:
+    """Say why no group could be read: the reason that most lookups failed for."""
+    reasons = Counter(f"{failed.error}: {failed.message}" for failed in snapshot.failed.values())
+    return max(reasons, key=reasons.__getitem__, default="")
+
+
 def _blind(
     state: State, now: datetime, limits: _Limits, reason: str
 ) -> tuple[State, tuple[Change, ...]]:
@@ -223,11 +229,6 @@ def _blind(
     number = state.numbers + 1
     state = replace(state, numbers=number, blind_told=True, blind_told_at=now)
     return state, (Blind(number=number, at=now, since=since, reason=clean(reason, 300)),)
-
-
-def _usual_reason(snapshot: Snapshot) -> str:
-    reasons = Counter(f"{failed.error}: {failed.message}" for failed in snapshot.failed.values())
-    return max(reasons, key=reasons.__getitem__, default="")
 
 
 def _first(

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from deepcall_async.audit.change import Change
 from deepcall_async.audit.snapshot import RunInfo, Snapshot
-from deepcall_async.audit.watch import State, is_blind, step
+from deepcall_async.audit.watch import State, is_blind, step, why_blind
 from deepcall_async.errors import AuthenticationFailed, ClientClosed, DeepCallError
 from deepcall_async.watch.followers import Follower, Pulse
 from deepcall_async.watch.store import StateUnusable, Store, Told
@@ -282,7 +282,8 @@ class Watch:
         self._require_same_account(snapshot)
         blind = is_blind(snapshot)
         if blind:
-            _log.warning("a look saw nothing: %s", error or "no group could be read")
+            error = error or why_blind(snapshot)
+            _log.warning("a look saw nothing: %s", error)
         elif not snapshot.complete:
             _log.warning("a look is incomplete: %d lookups failed", len(snapshot.failed))
         aside = self.set_aside
