@@ -145,3 +145,10 @@ def on_a_terminal(*arguments: str, columns: int = 100, env: dict[str, str] | Non
     finally:
         os.close(ours)
     return shown.decode()
+
+
+def test_what_is_not_whole_says_so_in_its_first_line_on_a_terminal_too(deepcall_sandbox):
+    deepcall_sandbox.error_rate = {1015: 0.9}
+    env = environment(deepcall_sandbox, NO_COLOR="1")
+    shown = on_a_terminal("audit", *map(str, range(1, 21)), "--progress", "none", env=env)
+    assert shown.lstrip("\x1b[1m").startswith("Incomplete: ")

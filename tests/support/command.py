@@ -69,8 +69,7 @@ def deepcall(
         taken[0].seek(0)
         given = [options.get("stdin", subprocess.PIPE), options["stdout"], options["stderr"]]
         files = [
-            own if file == subprocess.PIPE else file
-            for own, file in zip(taken, given, strict=True)
+            own if file == subprocess.PIPE else file for own, file in zip(taken, given, strict=True)
         ]
         code = run_forked(
             words,

@@ -27,6 +27,7 @@ _PRELOADED = (
     "deepcall_async.audit.formats.text",
     "deepcall_async.cli.app",
     "deepcall_async.cli.audit_run",
+    "deepcall_async.cli.offline",
     "deepcall_async.cli.groups",
     "deepcall_async.cli.process",
     "deepcall_async.cli.sandbox",
@@ -122,7 +123,7 @@ def _run(arguments: list[str], env: dict[str, str], cwd: str, descriptors: list[
 
 
 def _stream(number: int, mode: str) -> Any:
-    return open(number, mode, encoding="utf-8", buffering=1 if number == 2 else -1, closefd=False)  # noqa: PTH123
+    return open(number, mode, encoding="utf-8", buffering=1 if number == 2 else -1, closefd=False)
 
 
 if __name__ == "__main__":
