@@ -91,6 +91,17 @@ def urls(folder: Path, *lines: str) -> Path:
 # The command
 
 
+def test_a_state_file_that_cannot_be_and_a_port_that_is_taken(deepcall_sandbox, webhook, tmp_path):
+    env = environment(deepcall_sandbox)
+    done = called("watch", "--state", tmp_path / "no" / "watch.db", env=env)
+    assert done.returncode == 2
+    assert "no folder" in done.stderr
+    taken = f"127.0.0.1:{webhook.server_port}"
+    done = called("watch", "--state", tmp_path / "watch.db", "--listen", taken, env=env)
+    assert done.returncode == 2
+    assert f"--listen {taken}" in done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 @pytest.mark.deepcall_sandbox(groups=40)
 def test_it_tells_serves_and_ends(deepcall_sandbox, webhook, tmp_path):
@@ -179,17 +190,6 @@ def test_wrong_usage(arguments, said, deepcall_sandbox, tmp_path):
     assert said in done.stderr
     assert SECRET not in done.stderr
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_state_file_that_cannot_be_and_a_port_that_is_taken(deepcall_sandbox, webhook, tmp_path):
-    env = environment(deepcall_sandbox)
-    done = called("watch", "--state", tmp_path / "no" / "watch.db", env=env)
-    assert done.returncode == 2
-    assert "no folder" in done.stderr
-    taken = f"127.0.0.1:{webhook.server_port}"
-    done = called("watch", "--state", tmp_path / "watch.db", "--listen", taken, env=env)
-    assert done.returncode == 2
-    assert f"--listen {taken}" in done.stderr
 
 
 def test_its_help():
