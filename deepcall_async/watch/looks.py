@@ -111,9 +111,9 @@ class Watch:
         followers: Sequence[str] = (DEFAULT_FOLLOWER,),
         now: Callable[[], datetime] = _now,
     ) -> None:
-        self.every = every
+        self.every: float = every
         self.last: Look | None = None
-        self.state = State()
+        self.state: State = State()
         self._look = look
         self._decide = decide
         self._now = now
@@ -136,7 +136,7 @@ class Watch:
         if self._task is not None:
             raise RuntimeError("a watch is opened once: make another")
         loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "deepcall-watch")
+        self._thread: ThreadPoolExecutor = ThreadPoolExecutor(1, "deepcall-watch")
         opening = loop.run_in_executor(self._thread, self._open)
         try:
             self._store = await asyncio.shield(opening)

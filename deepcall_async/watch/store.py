@@ -80,9 +80,9 @@ class Store:
     """
 
     def __init__(self, path: Path, account: str, followers: Sequence[str]) -> None:
-        self._path = path
+        self._path: Path = path
         self.set_aside: Path | None = None
-        self.state = State()
+        self.state: State = State()
         if not path.parent.is_dir():
             raise FileNotFoundError(2, f"there is no folder {path.parent}", str(path))
         if path.is_dir():
@@ -92,7 +92,7 @@ class Store:
         except (_Damaged, msgspec.MsgspecError):
             self.set_aside = self._move_aside()
             self._open(account)
-        self._followers = tuple(followers)
+        self._followers: tuple[str, ...] = tuple(followers)
         try:
             self._follow()
         except sqlite3.Error as error:
@@ -166,7 +166,7 @@ class Store:
 
     def _open(self, account: str) -> None:
         # Only one thread uses it at a time; a transaction is begun and ended by us.
-        self._db = sqlite3.connect(
+        self._db: sqlite3.Connection = sqlite3.connect(
             self._path, timeout=0, isolation_level=None, check_same_thread=False
         )
         try:
