@@ -54,6 +54,7 @@ QUICK_TESTS = {
     HERE / "cli/test_groups.py": 1,
     HERE / "cli/test_sandbox_command.py": 1,
     HERE / "cli/test_service.py": 1,
+    HERE / "cli/test_watch.py": 1,
     HERE / "test_distributions.py": 0,
     HERE / "test_layers.py": 0,
     HERE / "test_outage.py": 0,

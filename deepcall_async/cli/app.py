@@ -46,6 +46,21 @@ Examples:
 
 {_CODES}"""
 
+_WATCH = f"""\
+Examples:
+  deepcall watch --state /var/lib/deepcall/watch.db
+  deepcall watch --state watch.db --every 1m --notify urls.txt
+  deepcall watch --state watch.db --listen 127.0.0.1:9109 --heartbeat https://hc.example/ping/ID
+
+{ENVIRONMENT}
+
+Exit codes:
+  0    ended by Ctrl-C, SIGTERM or SIGHUP, as is meant
+  2    wrong usage or configuration; another watch uses the state file
+  4    the credentials were not accepted, before anything was ever seen
+  70   a bug
+  141  stdout was closed by its reader"""
+
 _COMMANDS = (
     (
         "audit",
@@ -86,6 +101,12 @@ _COMMANDS = (
     ),
     ("rules", "audit:list_rules", "List the rules of the audit.", ""),
     ("sandbox", "sandbox:serve_sandbox", "Serve the built-in sandbox until Ctrl-C.", ""),
+    (
+        "watch",
+        "watch:watch",
+        "Look at the account again and again, and tell when a group goes dark.",
+        _WATCH,
+    ),
 )
 
 

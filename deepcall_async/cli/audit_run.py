@@ -6,9 +6,8 @@ to stdout, and what happened becomes the exit code.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ from deepcall_async.cli.files import (
     read_unfinished,
     refuse_clashes,
 )
+from deepcall_async.cli.logs import log_to_stderr
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.nightly import Nightly, open_nightly
 from deepcall_async.cli.parameters import ConnectOptions, JudgeOptions, RunOptions, split
@@ -43,7 +43,6 @@ from deepcall_async.cli.terminal import (
     say,
 )
 from deepcall_async.pacing import Adaptive
-from deepcall_async.redaction import printable
 from deepcall_async.retry import RetryPolicy
 
 __all__ = ["audit_account"]
@@ -100,7 +99,9 @@ def audit_account(
             connect=connect,
         )
         _warn_of_unfinished(outputs, resume)
-        stack.enter_context(_log_to_stderr(running))
+        stack.enter_context(
+            log_to_stderr(verbose=running.verbose, quiet=running.quiet, patience=running.patience)
+        )
         return _run(plan, outputs, records, night)
 
 
@@ -229,30 +230,3 @@ def _style(running: RunOptions) -> ProgressStyle:
         return "none"
     # Lines that tell of requests would break a bar.
     return "lines" if running.verbose and running.progress == "auto" else running.progress
-
-
-class _ToStderr(logging.Handler):
-    def __init__(self, patience: float) -> None:
-        super().__init__()
-        self._patience = patience
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said = printable(record.getMessage())
-        if said.startswith("no answer from ") and self._patience:
-            said += f"; waiting up to {self._patience:g} s for it (--patience)"
-        say(f"deepcall: {said}")
-
-
-@contextmanager
-def _log_to_stderr(running: RunOptions) -> Iterator[None]:
-    """Tell of each request when asked; otherwise of trouble that a long run waits for."""
-    handler, log = _ToStderr(running.patience), logging.getLogger("deepcall_async")
-    level = log.level
-    handler.setLevel(logging.ERROR if running.quiet else logging.DEBUG)
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG if running.verbose else logging.WARNING)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)

@@ -61,6 +61,7 @@ def test_the_examples_in_help_are_ones_that_parse():
         "report",
         "rules",
         "sandbox",
+        "watch",
         "groups add",
         "groups assign",
         "groups delete",
