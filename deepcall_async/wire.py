@@ -99,7 +99,7 @@ class Identity:
 
     def body(self, call: Call[Any]) -> bytes:
         """The request body: these credentials and the call's own fields."""
-        return self.head + b"," + call.fields[1:] if len(call.fields) > 2 else self.head + b"}"
+        return self.head + call.fields
 
 
 class Rosters:
@@ -162,7 +162,7 @@ class Endpoint(Struct, Generic[T], frozen=True):
 class Call(Struct, Generic[T], frozen=True):
     """A request ready to be sent under anyone's credentials.
 
-    ``fields`` is a JSON object. ``group_id`` is the group that the result must be about.
+    ``fields`` is what follows the credentials in its JSON object. ``group_id`` is the group that the result must be about.
     ``when_gone`` is the result when a repeat finds the group gone, ``when_no_data`` that of an
     answer which says that there is no data. ``refine`` narrows the result.
     """
@@ -324,6 +324,9 @@ def agent_relation(
 ) -> Call[GroupAgentRelation]:
     """Ask for a group, its roster and who of it is in the group."""
     wanted = validation.number_or_text(group_id)
+    if quick is True and name is None and isinstance(wanted, int):
+        # What nearly all lookups ask, in a fifth of the time.
+        return Call(_AGENT_RELATION, b',"quick":true,"groupId":%d}' % wanted, wanted)
     fields: dict[str, object] = {"quick": validation.flag("quick", quick), "groupId": wanted}
     if name is not None:
         fields["name"] = validation.name(name)
@@ -503,4 +506,5 @@ def _as_number(identifier: str) -> int | None:
 
 
 def _json(fields: Mapping[str, object]) -> bytes:
-    return msgspec.json.encode(fields)
+    """What follows the credentials, which are always there."""
+    return b"," + msgspec.json.encode(fields)[1:] if fields else b"}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from aiohttp import ClientTimeout
@@ -29,7 +29,16 @@ __all__ = [
     "proxy_authorization",
 ]
 
-Answer: TypeAlias = tuple[int, Mapping[str, str], bytes | bytearray]
+
+class Headers(Protocol):
+    """An answer's headers; names are caseless."""
+
+    def getall(self, name: str, default: list[str], /) -> list[str]:
+        """All values of a field."""
+        ...
+
+
+Answer: TypeAlias = tuple[int, Headers, bytes | bytearray]
 """HTTP status, headers, decompressed body."""
 
 KEEPALIVE = 15.0

@@ -22,13 +22,18 @@ from aiohttp.http_exceptions import ContentLengthError
 from deepcall_async.errors import DeepCallError, RequestTimeout
 from deepcall_async.transport.base import KEEPALIVE, READ_BUFFER_SIZE, Answer
 from deepcall_async.transport.bodies import read_limited
-from deepcall_async.transport.errors import closed_in_flight
-from deepcall_async.transport.plain import PlainHeaders, may_become_plain, plain_head
+from deepcall_async.transport.errors import closed_in_flight, response_too_large
+from deepcall_async.transport.plain import (
+    PlainHeaders,
+    may_become_plain,
+    plain_head,
+    whole_body,
+)
 
 __all__ = ["Connection", "State"]
 
-_LARGEST_PREALLOCATED = 2**20
-"""The largest body for which memory is reserved because the answer's head announces it."""
+_LARGEST_PLAIN = 2**20
+"""The largest body, in bytes, that is not left to aiohttp's parser, which takes it bit by bit."""
 
 _LONGEST_PREFIX = 2**15
 """Bytes kept of an answer that aiohttp's parser reads, to find where its head ends."""
@@ -36,6 +41,9 @@ _LONGEST_PREFIX = 2**15
 _LAST_CHUNK = b"0\r\n\r\n"
 
 _SETTLING_TURNS = 5
+
+_SMALL_REQUEST = 2**12
+"""Bytes of a request that any connection takes at once, so that nobody need ask whether it did."""
 
 _LARGEST_TLS_REQUEST = 2**14
 """Bytes of a request over TLS up to which a written request counts as sent.
@@ -116,12 +124,12 @@ class Connection(asyncio.BufferedProtocol):
         self._pooled = pooled
         self._handler: ResponseHandler = handler
         self._loop = asyncio.get_running_loop()
-        self._has_bytes = _readability(descriptor)
+        self._poll = _poll_of(descriptor)
         self._tls = transport.get_extra_info("ssl_object") is not None
         self._waiter: asyncio.Future[Answer | None] | None = None
         self._reader = _Reader(handler)
         self._buffer = self._room = buffer
-        self._largest_plain = min(max_response_bytes, _LARGEST_PREALLOCATED)
+        self._largest_plain = min(max_response_bytes, _LARGEST_PLAIN)
         self._body: bytearray | None = None
         self._sent = 0
         self._first = b""
@@ -152,13 +160,18 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls_error is not None:
             raise self._tls_error
         # Over TLS there may be bytes that are no answer: tickets to resume the session with.
-        if self.state is State.CONNECTING and (self._tls or not self._has_bytes()):
+        if self.state is State.CONNECTING and (self._tls or not self._poll(0)):
             self._become(State.IDLE)
         return self.state is State.IDLE
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it carries a request."""
+        return State.WAITING <= self.state <= State.PARSING
+
     def is_usable(self) -> bool:
         """Whether an idle connection is still alive and silent, as far as this side can know."""
-        return self.state is State.IDLE and not self._has_bytes()
+        return self.state is State.IDLE and not self._poll(0)
 
     def send(self, request: bytes) -> asyncio.Future[Answer | None]:
         """Send a request.
@@ -172,11 +185,8 @@ class Connection(asyncio.BufferedProtocol):
         self.transport.write(request)
         return waiter
 
-    async def parsed_answer(self, limit: int) -> Answer | None:
-        """The answer that aiohttp's parser reads, or None for a body over `limit` bytes.
-
-        After None, ``head`` still holds the answer's head.
-        """
+    async def parsed_answer(self, limit: int) -> Answer | DeepCallError:
+        """The answer that aiohttp's parser reads, or an error for a body over `limit` bytes."""
         self.head, payload = await self._handler.read()
         while 100 <= self.head.code < 200 and self.head.code != 101:
             self._reader.heads += 1
@@ -186,10 +196,10 @@ class Connection(asyncio.BufferedProtocol):
             self._reader.wake()
         declared = self.head.headers.get("Content-Length")
         content = await read_limited(payload, declared, limit)
+        message, self.head = self.head, None
         if content is None:
             self.close()
-            return None
-        message, self.head = self.head, None
+            return response_too_large(message.code, limit)
         self._read_keepalive(b"\r\nkeep-alive: %b" % _latin1(message.headers.get("Keep-Alive")))
         whole = self._reader.fully_consumed(message.headers) and not self._handler.should_close
         self._answered(reusable=whole)
@@ -222,16 +232,18 @@ class Connection(asyncio.BufferedProtocol):
     def _answered(self, *, reusable: bool) -> None:
         # A server may answer before it has read the whole request. It would take the rest for the
         # beginning of the next one.
-        if (
-            reusable
-            and self.state is not State.CLOSED
-            and not self.transport.get_write_buffer_size()
-            and (self._sent <= _LARGEST_TLS_REQUEST or not self._tls)
-        ):
+        if reusable and self.state is not State.CLOSED and self._request_is_sent():
             self._become(State.IDLE)
             self.used = True
         else:
             self.close()
+
+    def _request_is_sent(self) -> bool:
+        if self._sent <= _SMALL_REQUEST:
+            return True
+        if self._tls and self._sent > _LARGEST_TLS_REQUEST:
+            return False
+        return not self.transport.get_write_buffer_size()
 
     def _read_keepalive(self, head: bytes) -> None:
         found = _KEEPALIVE_TIMEOUT.search(head)
@@ -260,29 +272,37 @@ class Connection(asyncio.BufferedProtocol):
             self.close()
 
     def _begin(self, data: bytes) -> None:
+        """Take the first bytes of an answer, and mostly all of them."""
         if self._first:
             data, self._first = self._first + data, b""
-        found = plain_head(data)
-        if found is None and may_become_plain(data):
-            self._first = data
+        framing = plain_head(data)
+        if framing is None:
+            if may_become_plain(data):
+                self._first = data
+            else:
+                self._parse(data)
             return
-        start, length = found or (0, 0)
-        missing = start + length - len(data)
-        if not start or length > self._largest_plain:
-            self._become(State.PARSING)
-            self._reader.start(data)
-            self._give(None)
-        elif missing <= 0:
-            self._plain_answer(data[:start], data[start : start + length], reusable=not missing)
+        start, length, limit = framing.start, framing.length, self._largest_plain
+        if (body := whole_body(data, framing, limit)) is not None:
+            self._plain_answer(data[:start], body, reusable=True)
+        elif length is None or framing.zipped or length > limit:
+            self._parse(data)
+        elif start + length < len(data):
+            self._plain_answer(data[:start], data[start : start + length], reusable=False)
         else:
             self._become(State.BODY)
             # The rest is received to where it belongs.
             self.head, self._body = data[:start], bytearray(length)
-            self._body[: length - missing] = data[start:]
-            self._room = memoryview(self._body)[length - missing :]
+            self._body[: len(data) - start] = data[start:]
+            self._room = memoryview(self._body)[len(data) - start :]
+
+    def _parse(self, data: bytes) -> None:
+        self._become(State.PARSING)
+        self._reader.start(data)
+        self._give(None)
 
     def _plain_answer(self, head: bytes, body: bytes | bytearray, *, reusable: bool) -> None:
-        if b"eep-" in head:
+        if b"imeout" in head:
             self._read_keepalive(head)
         self._answered(reusable=reusable)
         self._give((200, PlainHeaders(head), body))
@@ -390,10 +410,10 @@ def _latin1(value: str | None) -> bytes:
     return (value or "").encode("latin-1", "replace")
 
 
-def _readability(descriptor: int) -> Callable[[], bool]:
-    """A check, without waiting, whether anything has arrived on a socket."""
+def _poll_of(descriptor: int) -> Callable[[int], object]:
+    """What tells, waiting for so many milliseconds, whether anything has arrived on a socket."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        return lambda: bool(poll.poll(0))
-    return lambda: bool(select.select([descriptor], [], [], 0)[0])
+        return poll.poll
+    return lambda wait: select.select([descriptor], [], [], wait / 1000)[0]
