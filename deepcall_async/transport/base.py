@@ -33,8 +33,8 @@ __all__ = [
 class Headers(Protocol):
     """An answer's headers; names are caseless."""
 
-    def getall(self, name: str, default: list[str], /) -> list[str]:
-        """All values of a field."""
+    def get(self, name: str, default: str, /) -> str:
+        """The first value of a field."""
         ...
 
 

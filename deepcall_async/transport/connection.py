@@ -30,7 +30,7 @@ from deepcall_async.transport.plain import (
     whole_body,
 )
 
-__all__ = ["Connection", "State"]
+__all__ = ["CLOSED", "IDLE", "Connection", "State"]
 
 _LARGEST_PLAIN = 2**20
 """The largest body, in bytes, that is not left to aiohttp's parser, which takes it bit by bit."""
@@ -76,13 +76,16 @@ class State(IntEnum):
     """Of no further use."""
 
 
+# An attribute of an enumeration is looked up anew each time; these names are not.
+CONNECTING, IDLE, WAITING, BODY, PARSING, CLOSED = State
+
 _NEXT: Mapping[State, frozenset[State]] = {
-    State.CONNECTING: frozenset({State.IDLE, State.CLOSED}),
-    State.IDLE: frozenset({State.WAITING, State.CLOSED}),
-    State.WAITING: frozenset({State.IDLE, State.BODY, State.PARSING, State.CLOSED}),
-    State.BODY: frozenset({State.IDLE, State.CLOSED}),
-    State.PARSING: frozenset({State.IDLE, State.CLOSED}),
-    State.CLOSED: frozenset({State.CLOSED}),
+    CONNECTING: frozenset({IDLE, CLOSED}),
+    IDLE: frozenset({WAITING, CLOSED}),
+    WAITING: frozenset({IDLE, BODY, PARSING, CLOSED}),
+    BODY: frozenset({IDLE, CLOSED}),
+    PARSING: frozenset({IDLE, CLOSED}),
+    CLOSED: frozenset({CLOSED}),
 }
 
 
@@ -111,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         if handler is None or transport is None or descriptor < 0 or handler.should_close:
             pooled.close()
             raise ConnectionResetError("the connection was lost as soon as it was made")
-        self.state: State = State.CONNECTING
+        self.state: State = CONNECTING
         self.transport: asyncio.Transport = transport
         self.used: bool = False
         self.lost: bool = False
@@ -124,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pooled = pooled
         self._handler: ResponseHandler = handler
         self._loop = asyncio.get_running_loop()
-        self._poll = _poll_of(descriptor)
+        self.poll: Callable[[int], object] = _poll_of(descriptor)
         self._tls = transport.get_extra_info("ssl_object") is not None
         self._waiter: asyncio.Future[Answer | None] | None = None
         self._reader = _Reader(handler)
@@ -160,18 +163,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls_error is not None:
             raise self._tls_error
         # Over TLS there may be bytes that are no answer: tickets to resume the session with.
-        if self.state is State.CONNECTING and (self._tls or not self._poll(0)):
-            self._become(State.IDLE)
-        return self.state is State.IDLE
+        if self.state is CONNECTING and (self._tls or not self.poll(0)):
+            self._become(IDLE)
+        return self.state is IDLE
 
     @property
     def is_busy(self) -> bool:
         """Whether it carries a request."""
-        return State.WAITING <= self.state <= State.PARSING
-
-    def is_usable(self) -> bool:
-        """Whether an idle connection is still alive and silent, as far as this side can know."""
-        return self.state is State.IDLE and not self._poll(0)
+        return self.state in (WAITING, BODY, PARSING)
 
     def send(self, request: bytes) -> asyncio.Future[Answer | None]:
         """Send a request.
@@ -179,7 +178,7 @@ class Connection(asyncio.BufferedProtocol):
         Returns:
             A future of its answer, or of None as soon as aiohttp's parser has begun to read it.
         """
-        self._become(State.WAITING)
+        self._become(WAITING)
         self._sent = len(request)
         waiter = self._waiter = self._loop.create_future()
         self.transport.write(request)
@@ -192,7 +191,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reader.heads += 1
             self.head, payload = await self._handler.read()
         self._reader.payload = payload
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             self._reader.wake()
         declared = self.head.headers.get("Content-Length")
         content = await read_limited(payload, declared, limit)
@@ -220,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """End the connection at once."""
-        self._become(State.CLOSED)
+        self._become(CLOSED)
         self.transport.abort()
 
     def release(self) -> None:
@@ -232,15 +231,17 @@ class Connection(asyncio.BufferedProtocol):
     def _answered(self, *, reusable: bool) -> None:
         # A server may answer before it has read the whole request. It would take the rest for the
         # beginning of the next one.
-        if reusable and self.state is not State.CLOSED and self._request_is_sent():
-            self._become(State.IDLE)
+        if (
+            reusable
+            and self.state is not CLOSED
+            and (self._sent <= _SMALL_REQUEST or self._request_is_sent())
+        ):
+            self._become(IDLE)
             self.used = True
         else:
             self.close()
 
     def _request_is_sent(self) -> bool:
-        if self._sent <= _SMALL_REQUEST:
-            return True
         if self._tls and self._sent > _LARGEST_TLS_REQUEST:
             return False
         return not self.transport.get_write_buffer_size()
@@ -258,17 +259,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         state = self.state
-        if state is State.WAITING:
+        if state is WAITING:
             self._begin(bytes(self._buffer[:nbytes]))
-        elif state is State.BODY:
+        elif state is BODY:
             self._room = self._room[nbytes:]
             if not self._room:
                 body, self._body, self._room = self._body, None, self._buffer
                 head, self.head = self.head, None
                 self._plain_answer(head, body or b"", reusable=True)
-        elif state is State.PARSING:
+        elif state is PARSING:
             self._reader.feed(bytes(self._buffer[:nbytes]))
-        elif state is not State.CLOSED:
+        elif state is not CLOSED:
             self.close()
 
     def _begin(self, data: bytes) -> None:
@@ -283,37 +284,44 @@ class Connection(asyncio.BufferedProtocol):
                 self._parse(data)
             return
         start, length, limit = framing.start, framing.length, self._largest_plain
-        if (body := whole_body(data, framing, limit)) is not None:
-            self._plain_answer(data[:start], body, reusable=True)
-        elif length is None or framing.zipped or length > limit:
-            self._parse(data)
-        elif start + length < len(data):
-            self._plain_answer(data[:start], data[start : start + length], reusable=False)
+        if length is None or framing.zipped or length > limit:
+            body = whole_body(data, framing, limit)
+            if body is None:
+                self._parse(data)
+            else:
+                self._plain_answer(data[:start], body, reusable=True)
+            return
+        missing = start + length - len(data)
+        if missing <= 0:
+            self._plain_answer(data[:start], data[start : start + length], reusable=not missing)
         else:
-            self._become(State.BODY)
+            self._become(BODY)
             # The rest is received to where it belongs.
             self.head, self._body = data[:start], bytearray(length)
-            self._body[: len(data) - start] = data[start:]
-            self._room = memoryview(self._body)[len(data) - start :]
+            self._body[: length - missing] = data[start:]
+            self._room = memoryview(self._body)[length - missing :]
 
     def _parse(self, data: bytes) -> None:
-        self._become(State.PARSING)
+        self._become(PARSING)
         self._reader.start(data)
-        self._give(None)
+        self._leave_to_reader()
+
+    def _leave_to_reader(self) -> None:
+        """Let whoever waits ask aiohttp's handler for the answer, or for what happened."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _plain_answer(self, head: bytes, body: bytes | bytearray, *, reusable: bool) -> None:
         if b"imeout" in head:
             self._read_keepalive(head)
         self._answered(reusable=reusable)
-        self._give((200, PlainHeaders(head), body))
-
-    def _give(self, answer: Answer | None) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(answer)
+            waiter.set_result((200, PlainHeaders(head), body))
 
     def eof_received(self) -> None:
-        if self.state in (State.CONNECTING, State.IDLE):
+        if self.state in (CONNECTING, IDLE):
             self.close()
         else:
             self._handler.eof_received()
@@ -326,7 +334,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self._become(State.CLOSED)
+        self._become(CLOSED)
         self._handler.connection_lost(exc)
         if isinstance(exc, ssl.SSLError):
             self._tls_error = exc
@@ -341,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
                 waiter.set_exception(cut)
         self._reader.wake()
         # In all other cases it is aiohttp's handler that raises what happened.
-        self._give(None)
+        self._leave_to_reader()
 
 
 class _Reader:

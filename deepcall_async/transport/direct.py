@@ -30,7 +30,7 @@ from deepcall_async.transport.base import (
     TransportOptions,
     proxy_authorization,
 )
-from deepcall_async.transport.connection import Connection, State
+from deepcall_async.transport.connection import CLOSED, IDLE, Connection
 from deepcall_async.transport.errors import (
     MAPPED_EXCEPTIONS,
     address_of,
@@ -117,7 +117,7 @@ class DirectTransport:
     def idle(self) -> int:
         """See `Transport.idle`."""
         # One that the server has ended stays among them until somebody looks for one.
-        return sum(connection.state is State.IDLE for connection in self._idle)
+        return sum(connection.state is IDLE for connection in self._idle)
 
     async def send(
         self, path: str, body: Callable[[], bytes], *, timeout: float, max_idle: float
@@ -151,7 +151,7 @@ class DirectTransport:
         except BaseException:
             self._discard(connection)
             raise
-        if connection.state is State.IDLE:
+        if connection.state is IDLE:
             self._park(connection)
             return answer
         return self._ended(connection, answer, started)
@@ -217,7 +217,7 @@ class DirectTransport:
             elif idle_for > max_idle:
                 # The others have been idle for longer still.
                 return None
-            elif connection.is_usable():
+            elif connection.state is IDLE and not connection.poll(0):
                 return self._idle.pop()
             else:
                 self._discard(self._idle.pop())
@@ -294,9 +294,7 @@ class DirectTransport:
         now = time.monotonic()
         kept: deque[Connection] = deque()
         for connection in self._idle:
-            if connection.state is State.CLOSED or now - connection.idle_since >= (
-                connection.keepalive
-            ):
+            if connection.state is CLOSED or now - connection.idle_since >= (connection.keepalive):
                 self._discard(connection)
             else:
                 kept.append(connection)

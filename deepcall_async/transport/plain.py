@@ -78,9 +78,7 @@ def plain_head(data: bytes) -> Framing | None:
     # Exactly one of them says where the body ends.
     if (length is None) is (chunked is None):
         return None
-    return Framing(
-        found.end(), None if length is None else int(length), bool(zipped or zipped_too)
-    )
+    return Framing(found.end(), None if length is None else int(length), bool(zipped or zipped_too))
 
 
 def may_become_plain(data: bytes) -> bool:
@@ -124,7 +122,7 @@ def whole_body(data: bytes, framing: Framing, limit: int) -> bytes | None:
 
 def _joined_chunks(data: bytes, start: int) -> bytes | None:
     """The content of a chunked body without extensions and trailers that ends where data does."""
-    parts = []
+    parts: list[bytes] = []
     while (found := _CHUNK_SIZE.match(data, start)) is not None:
         size, start = int(found[1], 16), found.end()
         end = start + size
@@ -145,7 +143,7 @@ class PlainHeaders(Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         return "<PlainHeaders>"
 
-    def get(self, name: str, default: str | None = None) -> str | None:
+    def get(self, name: str, default: str) -> str:
         """The first value of a field."""
         return self._parsed().get(name, default)
 

@@ -134,7 +134,9 @@ def coded_replies(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
     if draw(st.booleans()):
         return head + b"\r\n\r\n" + body, content, True
     lines = [spelled(draw, line) for line in lines]
-    more = draw(st.lists(st.sampled_from(fields + [(b"Trailer", b"X"), (b"Upgrade", b"h2c")]), max_size=1))
+    more = draw(
+        st.lists(st.sampled_from([*fields, (b"Trailer", b"X"), (b"Upgrade", b"h2c")]), max_size=1)
+    )
     lines += [name + b": " + value for name, value in more]
     data = b"\r\n".join([b"HTTP/1.1 200 OK", *lines]) + b"\r\n\r\n" + body
     for _ in range(draw(st.integers(0, 2))):
@@ -154,7 +156,10 @@ def test_chunks_and_gzip_mean_the_same_to_aiohttp(reply):
         assert framing is not None
         assert whole_body(data, framing, 2**20) == content
         assert whole_body(data + b"x", framing, 2**20) is None
-        assert all(whole_body(data[:end], framing, 2**20) is None for end in range(framing.start, len(data)))
+        assert all(
+            whole_body(data[:end], framing, 2**20) is None
+            for end in range(framing.start, len(data))
+        )
 
 
 @pytest.mark.parametrize("chunked", [False, True])
