@@ -27,6 +27,7 @@ __all__ = [
     "Transport",
     "TransportOptions",
     "proxy_authorization",
+    "speaks_tls",
 ]
 
 
@@ -120,3 +121,8 @@ def proxy_authorization(proxy: URL) -> dict[str, str]:
         return {}
     login = f"{proxy.user}:{proxy.password or ''}".encode()
     return {"Proxy-Authorization": f"Basic {b64encode(login).decode('ascii')}"}
+
+
+def speaks_tls(url: URL, proxy: URL | None) -> bool:
+    """Whether the service or the proxy is spoken to over TLS."""
+    return url.scheme == "https" or (proxy is not None and proxy.scheme == "https")

@@ -29,6 +29,7 @@ from deepcall_async.transport.base import (
     Answer,
     TransportOptions,
     proxy_authorization,
+    speaks_tls,
 )
 from deepcall_async.transport.connection import CLOSED, IDLE, Connection
 from deepcall_async.transport.errors import (
@@ -336,7 +337,7 @@ def _connect_request(
         loop=loop,
         proxy=None if proxy is None else proxy.with_user(None),
         proxy_headers=None if proxy is None else proxy_authorization(proxy),
-        ssl=True if url.scheme == "http" else context or default_ssl_context(),
+        ssl=(context or default_ssl_context()) if speaks_tls(url, proxy) else True,
     )
 
 
