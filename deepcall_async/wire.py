@@ -172,8 +172,9 @@ class Call(Struct, Generic[T], frozen=True):
     """A request ready to be sent under anyone's credentials.
 
     ``fields`` is what follows the credentials in its JSON object. ``group_id`` is the group that
-    the result must be about. ``when_gone`` is the result when a repeat finds the group gone, ``when_no_data`` that of an
-    answer which says that there is no data. ``refine`` narrows the result.
+    the result must be about. ``when_gone`` is the result when a repeat finds the group gone,
+    ``when_no_data`` that of an answer which says that there is no data. ``refine`` narrows the
+    result.
     """
 
     endpoint: Endpoint[T]

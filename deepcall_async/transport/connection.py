@@ -30,7 +30,7 @@ from deepcall_async.transport.plain import (
     whole_body,
 )
 
-__all__ = ["CLOSED", "IDLE", "Connection", "State"]
+__all__ = ["CLOSED", "IDLE", "Connection", "State", "UnsupportedLoop"]
 
 _LARGEST_PLAIN = 2**20
 """The largest body, in bytes, that is not left to aiohttp's parser, which takes it bit by bit."""
@@ -76,6 +76,10 @@ class State(IntEnum):
     """Of no further use."""
 
 
+class UnsupportedLoop(Exception):
+    """The event loop's transports cannot do what a `Connection` needs of them."""
+
+
 # An attribute of an enumeration is looked up anew each time; these names are not.
 CONNECTING, IDLE, WAITING, BODY, PARSING, CLOSED = State
 
@@ -109,7 +113,11 @@ class Connection(asyncio.BufferedProtocol):
         self, pooled: PooledConnection, buffer: memoryview, max_response_bytes: int
     ) -> None:
         handler, transport = pooled.protocol, pooled.transport
-        descriptor = -1 if transport is None else transport.get_extra_info("socket").fileno()
+        socket = None if transport is None else transport.get_extra_info("socket")
+        if transport is not None and (socket is None or not hasattr(transport, "set_protocol")):
+            pooled.close()
+            raise UnsupportedLoop
+        descriptor = -1 if socket is None else socket.fileno()
         # The handler closes a connection on which the server spoke before it was asked.
         if handler is None or transport is None or descriptor < 0 or handler.should_close:
             pooled.close()
@@ -138,7 +146,11 @@ class Connection(asyncio.BufferedProtocol):
         self._first = b""
         self._ended: Literal["timeout", "closed"] | None = None
         self._tls_error: ssl.SSLError | None = None
-        transport.set_protocol(self)
+        try:
+            transport.set_protocol(self)
+        except (NotImplementedError, AttributeError) as error:
+            pooled.close()
+            raise UnsupportedLoop from error
 
     def __repr__(self) -> str:
         return f"<Connection {self.state.name.lower()}>"

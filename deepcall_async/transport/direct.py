@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -31,7 +32,8 @@ from deepcall_async.transport.base import (
     proxy_authorization,
     speaks_tls,
 )
-from deepcall_async.transport.connection import CLOSED, IDLE, Connection
+from deepcall_async.transport.client_session import ClientSessionTransport
+from deepcall_async.transport.connection import CLOSED, IDLE, Connection, UnsupportedLoop
 from deepcall_async.transport.errors import (
     MAPPED_EXCEPTIONS,
     address_of,
@@ -106,6 +108,7 @@ class DirectTransport:
         # that is done for it here.
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._next_deadline = float("inf")
+        self._fallback: ClientSessionTransport | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
@@ -128,6 +131,8 @@ class DirectTransport:
         connection = self._take_idle(started, max_idle)
         if connection is None:
             made = await self._connect(timeout)
+            if made is None:
+                return await self._slower().send(path, body, timeout=timeout, max_idle=max_idle)
             if not isinstance(made, Connection):
                 return made
             connection = made
@@ -185,6 +190,8 @@ class DirectTransport:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         await self._connector.close()
+        if self._fallback is not None:
+            await self._fallback.close()
 
     def _set_deadline_timer(self, when: float) -> None:
         if self._deadline_timer is not None:
@@ -224,7 +231,21 @@ class DirectTransport:
                 self._discard(self._idle.pop())
         return None
 
-    async def _connect(self, timeout: float) -> Connection | DeepCallError:
+    def _slower(self) -> ClientSessionTransport:
+        """What is used instead where the event loop cannot do what a `Connection` needs."""
+        if self._fallback is None:
+            self._fallback = ClientSessionTransport(self._options, None)
+            warnings.warn(
+                "this event loop is not one that deepcall_async knows: calls work, but slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self._fallback
+
+    async def _connect(self, timeout: float) -> Connection | DeepCallError | None:
+        """A new connection or an error; None where the event loop cannot do what one needs."""
+        if self._fallback is not None:
+            return None
         scope = asyncio.timeout(timeout)
         made: list[socket.socket] = []
         _sockets_made.set(made)
@@ -243,6 +264,8 @@ class DirectTransport:
                     self._connections.add(connection)
                     return connection
                 self._discard(connection)
+        except UnsupportedLoop:
+            return None
         except MAPPED_EXCEPTIONS as error:
             if type(self._loop).__module__.startswith("uvloop"):
                 # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor but
