@@ -20,9 +20,10 @@ from aiohttp.connector import Connection as PooledConnection
 from aiohttp.http_exceptions import ContentLengthError
 
 from deepcall_async.errors import DeepCallError, RequestTimeout
-from deepcall_async.transport.base import KEEPALIVE, READ_BUFFER_SIZE, Answer
+from deepcall_async.transport.base import KEEPALIVE, Answer
 from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import closed_in_flight, response_too_large
+from deepcall_async.transport.parsed import AnswerReader
 from deepcall_async.transport.plain import (
     PlainHeaders,
     may_become_plain,
@@ -34,11 +35,6 @@ __all__ = ["CLOSED", "IDLE", "Connection", "State", "UnsupportedLoop"]
 
 _LARGEST_PLAIN = 2**20
 """The largest body, in bytes, that is not left to aiohttp's parser, which takes it bit by bit."""
-
-_LONGEST_PREFIX = 2**15
-"""Bytes kept of an answer that aiohttp's parser reads, to find where its head ends."""
-
-_LAST_CHUNK = b"0\r\n\r\n"
 
 _SETTLING_TURNS = 5
 
@@ -138,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
         self.poll: Callable[[int], object] = _poll_of(descriptor)
         self._tls = transport.get_extra_info("ssl_object") is not None
         self._waiter: asyncio.Future[Answer | None] | None = None
-        self._reader = _Reader(handler)
+        self._reader = AnswerReader(handler)
         self._buffer = self._room = buffer
         self._largest_plain = min(max_response_bytes, _LARGEST_PLAIN)
         self._body: bytearray | None = None
@@ -362,68 +358,6 @@ class Connection(asyncio.BufferedProtocol):
         self._reader.wake()
         # In all other cases it is aiohttp's handler that raises what happened.
         self._leave_to_reader()
-
-
-class _Reader:
-    """aiohttp's parser at work on one answer, with a count of what it was fed.
-
-    The parser keeps to itself what came behind an answer. The count tells whether anything did.
-    """
-
-    def __init__(self, handler: ResponseHandler) -> None:
-        self.payload: aiohttp.StreamReader | None = None
-        self.heads: int = 1
-        self._handler = handler
-        self._received = 0
-        self._prefix = bytearray()
-        self._last = b""
-
-    def start(self, data: bytes) -> None:
-        self._received, self.heads = 0, 1
-        self._last = b""
-        self._prefix.clear()
-        # A parser for this answer alone: it could keep half a head that came behind another.
-        self._handler.set_response_params(
-            read_until_eof=True, auto_decompress=True, read_bufsize=READ_BUFFER_SIZE
-        )
-        self.feed(data)
-
-    def feed(self, data: bytes) -> None:
-        self._received += len(data)
-        # The end of a chunked body may arrive in several portions.
-        self._last = (self._last + data)[-len(_LAST_CHUNK) :]
-        if len(self._prefix) < _LONGEST_PREFIX:
-            self._prefix += data
-        self._handler.data_received(data)
-
-    def fully_consumed(self, headers: Mapping[str, str]) -> bool:
-        """Whether the answer ended exactly where the received bytes end.
-
-        False where that cannot be told, such as behind trailers.
-        """
-        self.payload = None
-        received, last, self._last = self._received, self._last, b""
-        declared = headers.get("Content-Length")
-        if declared is None:
-            return last == _LAST_CHUNK
-        start = 0
-        # The interim answers' heads (1xx), which have no bodies, and the answer's own.
-        for _ in range(self.heads):
-            end = self._prefix.find(b"\r\n\r\n", start)
-            if end < 0:
-                return False
-            start = end + 4
-        return received == start + int(declared)
-
-    def wake(self) -> None:
-        """Wake whoever reads the body of a connection that ended.
-
-        aiohttp's handler forgets a body whose parser failed, and its reader would sleep for ever.
-        """
-        payload, self.payload = self.payload, None
-        if payload is not None and not payload.is_eof() and payload.exception() is None:
-            error = self._handler.exception()
-            payload.set_exception(error or aiohttp.ServerDisconnectedError())
 
 
 def _latin1(value: str | None) -> bytes:
