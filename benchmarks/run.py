@@ -4,8 +4,9 @@ Measures user and system time of the client's process for each call, calls a sec
 memory, for the vendor's sample reply (1,084 bytes) and one with a roster of 1,000 agents (68 KB),
 plain and over TLS, on asyncio and on uvloop, 32 calls at once; for replies in chunks, compressed,
 and with another roster each; with 1,000 tasks on 100 connections; and, with a server that takes
-50 ms for each reply and 100 calls at once, how much of the possible rate is reached. Every client runs in
-a process of its own, in turn, for some rounds; imports and connecting are left out by a warm-up.
+50 ms for each reply and 100 calls at once, how much of the possible rate is reached. Every client
+runs in a process of its own, in turn, for some rounds; imports and connecting are left out by a
+warm-up.
 Client and server share one core, so that neither the number of cores nor which of them are free
 changes what is measured.
 """
