@@ -5,6 +5,10 @@ on asyncio and on uvloop. By default each test draws one of them by its name, al
 that a run covers all four and stays short. ``pytest --ways all`` runs each test on all four, as CI
 does, and ``--ways tls-uvloop`` runs them on that one alone. A failure names the way under "way".
 
+In the same manner a test of several paths (`both_paths`: the client's own connections, or a borrowed
+session) draws one of them, and tests marked ``thorough`` repeat on more ground what others show: both
+run in full with ``--ways all`` and where a test is named on the command line.
+
 A test marked ``virtual_time`` runs on an asyncio loop whose clock jumps (`VirtualTimeLoop`), so what
 it measures does not depend on the machine. Use it for whatever is about seconds.
 """
@@ -17,7 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.support import ways
+from tests.support import clients, command, ways
 from tests.support.loops import VirtualTimeLoop
 
 # Few examples by default, so that the suite stays one that is run often; CI takes the other.
@@ -36,6 +40,29 @@ ON_ALL_WAYS = {
     HERE / "test_reconcile.py",
     HERE / "test_secrets.py",
     HERE / "test_session.py",
+}
+# How many tests of a file are quick, where it is not four: those that start programs or simulate
+# minutes are none.
+QUICK_TESTS = {
+    **dict.fromkeys((HERE / "interop").glob("*.py"), 0),
+    **dict.fromkeys((HERE / "cli").glob("*.py"), 0),
+    HERE / "audit/test_jsonl.py": 0,
+    HERE / "audit/test_machine_formats.py": 1,
+    HERE / "audit/test_page_in_browser.py": 0,
+    HERE / "cli/test_cli.py": 4,
+    HERE / "cli/test_exit_codes.py": 1,
+    HERE / "cli/test_groups.py": 1,
+    HERE / "cli/test_sandbox_command.py": 1,
+    HERE / "cli/test_service.py": 1,
+    HERE / "test_distributions.py": 0,
+    HERE / "test_layers.py": 0,
+    HERE / "test_outage.py": 0,
+    HERE / "test_pacing.py": 0,
+    HERE / "test_pytest_plugin.py": 0,
+    HERE / "test_readme.py": 0,
+    HERE / "transport/test_connections.py": 0,
+    HERE / "transport/test_gate.py": 0,
+    HERE / "transport/test_receipts.py": 0,
 }
 
 
@@ -56,6 +83,10 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "virtual_time: runs on a loop whose clock jumps")
+    config.addinivalue_line("markers", "thorough: runs with --ways all, and where it is named")
+    config.addinivalue_line("markers", "quick: the beginning of every file, for while one works")
+    if config.getoption("--ways") == "all":
+        command.spawn_always()
 
 
 def pytest_generate_tests(metafunc):
@@ -68,6 +99,45 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("way_of_network", possible, indirect=True)
     elif chosen != "drawn":
         metafunc.parametrize("way_of_network", [chosen], indirect=True)
+
+
+def pytest_xdist_auto_num_workers(config):
+    # Many tests wait, so that two cores serve four workers; to start one takes as long as `quick`.
+    return 0 if config.getoption("markexpr") == "quick" else 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    for item in _quick(items):
+        item.add_marker("quick")
+    named = any("::" in argument for argument in config.args)
+    if named or config.getoption("--ways") == "all":
+        return
+    left_out = {item for item in items if _is_left_out(item)}
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _quick(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """One row of the first tests of each file."""
+    seen: dict[Path, set[str]] = {}
+    for item in items:
+        names = seen.setdefault(item.path, set())
+        name = item.nodeid.partition("[")[0]
+        if name not in names and len(names) < QUICK_TESTS.get(item.path, 4):
+            yield item
+        names.add(name)
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    """Whether it is for ``--ways all``."""
+    if item.get_closest_marker("thorough") is not None:
+        return True
+    drawn = [mark for mark in item.iter_markers("parametrize") if mark in clients.DRAWN]
+    if not drawn:
+        return False
+    path = item.callspec.params["path"]  # type: ignore[attr-defined]
+    return path != ways.one_of(drawn[0].args[1], item.nodeid.replace(path, ""))
 
 
 def _on_all_ways(path: Path) -> bool:

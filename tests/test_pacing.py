@@ -25,7 +25,8 @@ from deepcall_async import (
 )
 from deepcall_async.events import attempt_observer
 from deepcall_async.pacing import Limiter, Pace, Patience
-from tests.support.simulation import Gate, simulate
+from tests.support.loops import simulate
+from tests.support.simulation import Gate
 
 T = TypeVar("T")
 Mode = Literal["queue", "refuse"]

@@ -86,7 +86,7 @@ def test_no_thread_is_left():
 
 def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", *arguments],
+        [sys.executable, "-W", "error", *arguments],
         cwd=folder,
         # Plugins by name only: the run is the same with and without the package's entry point.
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(PROJECT)},
@@ -218,18 +218,32 @@ FOR_ANYIO = {
                 *("-o", "asyncio_default_test_loop_scope=session"),
             ],
             id="asyncio, one loop for the session",
+            marks=pytest.mark.thorough,
         ),
         pytest.param(FOR_ANYIO, [ANYIO], [], id="anyio"),
-        pytest.param(FOR_ANYIO, [ANYIO, ASYNCIO], [], id="anyio beside asyncio strict"),
-        pytest.param(FOR_STRICT, [ANYIO, ASYNCIO], [], id="asyncio strict beside anyio"),
+        pytest.param(
+            FOR_ANYIO,
+            [ANYIO, ASYNCIO],
+            [],
+            id="anyio beside asyncio strict",
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            FOR_STRICT,
+            [ANYIO, ASYNCIO],
+            [],
+            id="asyncio strict beside anyio",
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(FOR_AUTO, [ASYNCIO, AIOHTTP], ["--asyncio-mode=auto"], id="aiohttp"),
         pytest.param(
-            FOR_STRICT, [ASYNCIO, AIOHTTP], ["--asyncio-mode=strict"], id="aiohttp strict"
+            FOR_STRICT,
+            [ASYNCIO, AIOHTTP],
+            ["--asyncio-mode=strict"],
+            id="aiohttp strict",
+            marks=pytest.mark.thorough,
         ),
         pytest.param(FOR_ANYIO, [ANYIO, XDIST], ["-n", "2"], id="anyio xdist"),
-        pytest.param(
-            FOR_AUTO, [ASYNCIO, XDIST], ["--asyncio-mode=auto", "-n2"], id="asyncio xdist"
-        ),
     ],
 )
 def test_the_fixtures_work_under(
@@ -287,9 +301,11 @@ def names(server):
 """
 
 
-@pytest.mark.parametrize("scope", ["function", "class", "module", "package", "session"])
-def test_the_factory_serves_fixtures_of_any_scope(scope: str, tmp_path: Path) -> None:
-    assert "4 passed" in run_project(tmp_path, SHARED_TESTS.format(scope=scope), [])
+def test_the_factory_serves_fixtures_of_any_scope(tmp_path: Path) -> None:
+    scopes = ("function", "class", "module", "package", "session")
+    for scope in scopes:
+        (tmp_path / f"test_{scope}.py").write_text(SHARED_TESTS.format(scope=scope))
+    assert "20 passed" in run_project(tmp_path, "", [])
 
 
 def test_markers_of_module_class_and_method_merge(pytester: pytest.Pytester) -> None:

@@ -8,7 +8,11 @@ In three lines::
     async with DeepCall() as dc:
         report = await run_audit(dc)
         print(report.verdict)
+
+`run_audit` is loaded on first use: what only judges records must not pay for the client.
 """
+
+from typing import TYPE_CHECKING
 
 from deepcall_async.audit.config import Settings, Thresholds, read_settings
 from deepcall_async.audit.context import Context, GroupView
@@ -21,8 +25,10 @@ from deepcall_async.audit.mutes import Mute, Muted
 from deepcall_async.audit.report import Action, Health, Report
 from deepcall_async.audit.rule import Check, Rule, rule
 from deepcall_async.audit.rules import RULES
-from deepcall_async.audit.run import run_audit
 from deepcall_async.audit.snapshot import FailedLookup, RunInfo, Snapshot, SnapshotBuilder
+
+if TYPE_CHECKING:
+    from deepcall_async.audit.run import run_audit
 
 __all__ = [
     "FORMATS",
@@ -60,3 +66,17 @@ __all__ = [
     "run_audit",
     "table_rows",
 ]
+
+# Type checkers see the import above instead: with a `__getattr__` they would accept any name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:  # PEP 562
+        if name != "run_audit":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from deepcall_async.audit.run import run_audit
+
+        globals()[name] = run_audit
+        return run_audit
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from deepcall_async.audit.config import Thresholds
 from deepcall_async.audit.context import Context
 from deepcall_async.audit.finding import SEVERITIES, Finding, Hit, Identity, Severity, rank
-from deepcall_async.audit.folding import folded
+from deepcall_async.audit.folding import Pile
 from deepcall_async.audit.labels import clean
 from deepcall_async.audit.mutes import Mute, Muted, MuteIndex
 from deepcall_async.audit.report import Health, Report
@@ -88,42 +88,32 @@ def audit(
     context = Context.of(snapshot, thresholds=thresholds, now=moment, before=before)
     chosen = [rule for rule in chosen if context.whole or not rule.whole_account]
 
-    broken: dict[str, str] = {}
-    found = [(rule, finding) for rule in chosen for finding in _run(rule, context, broken)]
-    resolved = None
-    if before is not None:
-        old = {finding.identity for finding in _lasting(chosen, before)}
-        if context.whole:
-            resolved = len(old.difference(finding.identity for _, finding in found))
-        findings = [
-            replace(finding, new=_is_new(finding, rule, old, before)) for rule, finding in found
-        ]
-    else:
-        findings = [finding for _, finding in found]
-
     names = {rule.name: rule.id for rule in (*RULES, *rules)}
     named = [replace(mute, rule=names.get(mute.rule, mute.rule)) for mute in mutes]
-    index = MuteIndex(named)
-    late: list[Finding] = []
+    old = frozenset() if before is None else frozenset(_lasting(chosen, before))
+    found = _Found(context, old, MuteIndex(named), new_only=new_only)
+    broken: dict[str, str] = {}
+    for rule in chosen:
+        for hit in _run(rule, context, broken):
+            found.add(rule, hit)
+    resolved = len(found.missed) if before is not None and context.whole else None
+
     unwanted = {rule_failed.id.casefold(), rule_failed.name} & {word.casefold() for word in ignore}
     if stale_mute in chosen:
-        matched = {mute for finding in findings for mute in index.of(finding)}
         ran = {rule.id for rule in chosen} - broken.keys()
-        late += _about_mutes(named, matched, ran, names.values(), context)
+        for hit in _about_mutes(named, frozenset(found.matched), ran, names.values(), context):
+            found.add(stale_mute, hit)
     if broken and not unwanted:
-        late += _about_rules(broken)
+        for hit in _about_rules(broken):
+            found.add(rule_failed, hit)
         chosen = chosen if rule_failed in chosen else [*chosen, rule_failed]
-    findings += [replace(each, new=None if before is None else True) for each in late]
 
-    kept, muted = _apply_mutes(findings, index, context)
-    if new_only:
-        kept = [finding for finding in kept if finding.new]
-    kept = folded(kept, chosen, context)
+    kept = found.kept()
     kept.sort(key=_order)
-    muted.sort(key=lambda each: _order(each.finding))
+    found.muted.sort(key=lambda each: _order(each.finding))
     report = Report(
         findings=tuple(kept),
-        muted=tuple(muted),
+        muted=tuple(found.muted),
         verdict="",
         rules=tuple(chosen),
         context=context,
@@ -250,12 +240,54 @@ def _moment(now: datetime | float | None, snapshot: Snapshot) -> datetime | None
     return now if isinstance(now, datetime) else datetime.fromtimestamp(now, UTC)
 
 
-def _run(rule: Rule, context: Context, broken: dict[str, str]) -> Iterator[Finding]:
-    """A rule's findings up to where it raises; a rule that raises is noted, and ends nothing."""
+class _Found:
+    """Sorts what the rules hit: known to the baseline or new, muted or kept.
+
+    ``matched`` are the mutes that were about something, and ``missed`` is what the baseline had and
+    no rule hit.
+    """
+
+    def __init__(
+        self, context: Context, old: frozenset[Identity], index: MuteIndex, *, new_only: bool
+    ) -> None:
+        self.muted: list[Muted] = []
+        self.matched: set[Mute] = set()
+        self.missed = set(old)
+        self._context = context
+        self._today = context.now.date() if context.now is not None else None
+        self._old = old
+        self._index = index
+        self._new_only = new_only
+        self._piles: dict[tuple[str, Severity, bool | None], Pile] = {}
+
+    def add(self, rule: Rule, hit: Hit) -> None:
+        before, severity, new = self._context.before, hit.severity or rule.severity, None
+        if before is not None:
+            identity = rule.identity(hit)
+            self.missed.discard(identity)
+            new = identity not in self._old and _is_new(rule, hit, before)
+        mutes = self._index.of(rule.id, hit)
+        self.matched.update(mutes)
+        mute = next((mute for mute in mutes if mute.holds(self._today)), None)
+        if mute is not None:
+            finding = rule.finding(hit, new=new)
+            self.muted.append(Muted(finding=finding, reason=mute.reason, expires=mute.expires))
+        elif new or not self._new_only:
+            pile = self._piles.get((rule.id, severity, new))
+            if pile is None:
+                pile = self._piles[rule.id, severity, new] = Pile(rule, severity, new)
+            pile.add(hit)
+
+    def kept(self) -> list[Finding]:
+        return [each for pile in self._piles.values() for each in pile.findings(self._context)]
+
+
+def _run(rule: Rule, context: Context, broken: dict[str, str]) -> Iterator[Hit]:
+    """A rule's hits up to where it raises; a rule that raises is noted, and ends nothing."""
     ours = rule in RULES
     try:
-        for hit in rule.check(context):
-            yield rule.finding(hit if ours else _checked(hit))
+        hits = rule.check(context)
+        yield from hits if ours else map(_checked, hits)
     except Exception as error:
         broken[rule.id] = type(error).__name__
 
@@ -269,29 +301,27 @@ def _checked(hit: Hit) -> Hit:
     return msgspec.convert(msgspec.to_builtins(hit, str_keys=True), Hit)
 
 
-def _lasting(rules: Iterable[Rule], before: Context) -> Iterator[Finding]:
+def _lasting(rules: Iterable[Rule], before: Context) -> Iterator[Identity]:
     """The findings of the baseline's own audit that a later audit could find again."""
     for rule in rules:
         runs = before.whole or not rule.whole_account
         if runs and not rule.compares and rule.id not in _ABOUT_THE_RUN:
-            yield from _run(rule, before, {})
+            yield from map(rule.identity, _run(rule, before, {}))
 
 
-def _is_new(finding: Finding, rule: Rule, old: set[Identity], before: Context) -> bool | None:
-    """Whether the baseline lacked a finding; None where it had not read what the finding is about.
+def _is_new(rule: Rule, hit: Hit, before: Context) -> bool | None:
+    """Whether a hit that the baseline lacks is new; None where it had not read what it is about.
 
     A group that a whole baseline did not list had appeared since, so what is found in it is new.
     """
-    if finding.identity in old:
-        return False
     if rule.compares or rule.id in _ABOUT_THE_RUN:
         return True
     if before.whole:
         return True
-    if rule.whole_account or finding.group_id is None:
+    if rule.whole_account or hit.group_id is None:
         return None
-    others = finding.evidence.get("group_ids", ())
-    ids = [finding.group_id, *(others if isinstance(others, list | tuple) else ())]
+    others = hit.evidence.get("group_ids", ())
+    ids = [hit.group_id, *(others if isinstance(others, list | tuple) else ())]
     return True if all(map(before.saw, ids)) else None
 
 
@@ -301,8 +331,8 @@ def _about_mutes(
     ran: Iterable[str],
     known: Iterable[str],
     context: Context,
-) -> Iterator[Finding]:
-    """The mutes that have expired or match nothing, as findings of X003."""
+) -> Iterator[Hit]:
+    """The mutes that have expired or match nothing, as hits of X003."""
     today = context.now.date() if context.now is not None else None
     matched, ran, known = set(matched), set(ran), set(known)
     for mute in mutes:
@@ -319,26 +349,22 @@ def _about_mutes(
             why = "matches nothing"
         else:
             continue
-        yield stale_mute.finding(
-            Hit(
-                message=f"The mute of {clean(str(mute))} {why} ({clean(mute.reason, 200)}).",
-                group_id=mute.group,
-                agent_id=mute.agent,
-                evidence={"rule": mute.rule, "reason": mute.reason, "why": why},
-                key=mute.rule,
-            )
+        yield Hit(
+            message=f"The mute of {clean(str(mute))} {why} ({clean(mute.reason, 200)}).",
+            group_id=mute.group,
+            agent_id=mute.agent,
+            evidence={"rule": mute.rule, "reason": mute.reason, "why": why},
+            key=mute.rule,
         )
 
 
-def _about_rules(broken: dict[str, str]) -> Iterator[Finding]:
-    """The rules that raised, as findings of X004."""
+def _about_rules(broken: dict[str, str]) -> Iterator[Hit]:
+    """The rules that raised, as hits of X004."""
     for rule_id, error in broken.items():
-        yield rule_failed.finding(
-            Hit(
-                message=f"Rule {clean(rule_id)} raised {clean(error)}; its findings are not whole.",
-                evidence={"rule": rule_id, "error": error},
-                key=rule_id,
-            )
+        yield Hit(
+            message=f"Rule {clean(rule_id)} raised {clean(error)}; its findings are not whole.",
+            evidence={"rule": rule_id, "error": error},
+            key=rule_id,
         )
 
 
@@ -346,18 +372,3 @@ def _order(finding: Finding) -> tuple[int, str, int, int, str]:
     group = -1 if finding.group_id is None else finding.group_id
     agent = -1 if finding.agent_id is None else finding.agent_id
     return (rank(finding.severity), finding.rule, group, agent, finding.key)
-
-
-def _apply_mutes(
-    findings: Sequence[Finding], index: MuteIndex, context: Context
-) -> tuple[list[Finding], list[Muted]]:
-    today = context.now.date() if context.now is not None else None
-    kept: list[Finding] = []
-    muted: list[Muted] = []
-    for finding in findings:
-        mute = next((mute for mute in index.of(finding) if mute.holds(today)), None)
-        if mute is None:
-            kept.append(finding)
-        else:
-            muted.append(Muted(finding=finding, reason=mute.reason, expires=mute.expires))
-    return kept, muted

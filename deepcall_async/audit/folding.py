@@ -1,100 +1,113 @@
 """Folding: many findings of one rule become one sentence.
 
-Pure functions. It runs after mutes and the baseline were applied, so that nothing is decided by it.
+Pure functions over hits. What is new and what is muted was decided before, so nothing is decided
+here; and a hit beyond those that are shown is counted, and never made a finding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from deepcall_async.audit.context import Context
-from deepcall_async.audit.finding import Finding, rank
+from deepcall_async.audit.finding import Finding, Hit, Severity, rank
 from deepcall_async.audit.labels import clean, count, listing
 from deepcall_async.audit.rule import Rule
 
-__all__ = ["folded"]
+__all__ = ["Pile"]
 
 _MOST = 10
 """Findings of one rule that are shown one by one; findings of "high" and "critical" always are."""
 
 
-def folded(findings: Iterable[Finding], rules: Iterable[Rule], context: Context) -> list[Finding]:
-    """Put more than ten findings of one rule below "high" into one, with all their ids.
+class Pile:
+    """Findings of one rule and severity, all of them new or none.
 
-    Findings of another severity, or that are new where others are not, stay apart.
+    More than ten of a severity below "high" are one, with all their ids.
 
     Args:
-        findings: what was found and not muted.
-        rules: the rules of the findings.
-        context: what they were found in.
+        rule: whose findings.
+        severity: how severe they are.
+        new: whether the baseline lacked them; None when it is not known.
     """
-    words = {rule.id: rule for rule in rules}
-    alike: dict[tuple[str, str, bool | None], list[Finding]] = {}
-    for finding in findings:
-        alike.setdefault((finding.rule, finding.severity, finding.new), []).append(finding)
-    kept: list[Finding] = []
-    for (rule_id, _, _), group in alike.items():
-        if len(group) > _MOST and rank(group[0].severity) > rank("high"):
-            kept.append(_one(group, words[rule_id], context))
+
+    def __init__(self, rule: Rule, severity: Severity, new: bool | None) -> None:
+        self._rule = rule
+        self._severity = severity
+        self._new = new
+        self._folds = rank(severity) > rank("high")
+        self._count = 0
+        self._first: list[Finding] = []
+        self._groups: set[int] = set()
+        self._agents: set[int] = set()
+
+    def add(self, hit: Hit) -> None:
+        """Add what the rule has hit."""
+        self._count += 1
+        if not self._folds or self._count <= _MOST:
+            self._first.append(self._rule.finding(hit, new=self._new))
         else:
-            kept += group
-    return kept
+            self._gather(hit)
+
+    def findings(self, context: Context) -> list[Finding]:
+        """Give them: each one, or one for all.
+
+        Args:
+            context: what they were found in.
+        """
+        if self._count == len(self._first):
+            return self._first
+        for finding in self._first:
+            self._gather(finding)
+        evidence: dict[str, object] = {"count": self._count}
+        if self._groups:
+            evidence["group_ids"] = sorted(self._groups)
+        if self._agents:
+            evidence["agent_ids"] = sorted(self._agents)
+        examples = listing((_example(each, context) for each in self._first), self._count)
+        return [
+            Finding(
+                rule=self._rule.id,
+                severity=self._severity,
+                group_id=None,
+                agent_id=None,
+                message=f"{self._subjects(context)}, such as {examples}.",
+                evidence=evidence,
+                key="folded",
+                new=self._new,
+                count=self._count,
+            )
+        ]
+
+    def _gather(self, hit: Hit | Finding) -> None:
+        if hit.group_id is not None:
+            self._groups.add(hit.group_id)
+        if hit.agent_id is not None:
+            self._agents.add(hit.agent_id)
+        if hit.evidence:
+            self._groups.update(_ids(hit.evidence.get("group_ids")))
+            self._agents.update(_ids(hit.evidence.get("agent_ids")))
+
+    def _subjects(self, context: Context) -> str:
+        rule, number = self._rule, self._count
+        if not rule.many:
+            return f"{count(number, 'finding')} of {clean(rule.id)} ({clean(rule.name)})"
+        total = 0
+        if rule.many.startswith("agents "):
+            total = len(context.agents)
+        elif rule.many.startswith("groups ") and not rule.compares:
+            total = len(context.snapshot.asked)
+        of = f" of {total:,}" if total >= number else ""
+        return f"{number:,}{of} {rule.many}"
 
 
-def _one(findings: Sequence[Finding], rule: Rule, context: Context) -> Finding:
-    first = findings[0]
-    groups = _ids(findings, "group_id", "group_ids")
-    agents = _ids(findings, "agent_id", "agent_ids")
-    evidence: dict[str, object] = {"count": len(findings)}
-    if groups:
-        evidence["group_ids"] = groups
-    if agents:
-        evidence["agent_ids"] = agents
-    return Finding(
-        rule=rule.id,
-        severity=first.severity,
-        group_id=None,
-        agent_id=None,
-        message=f"{_subjects(findings, rule, context)}, such as {_examples(findings, context)}.",
-        evidence=evidence,
-        key="folded",
-        new=first.new,
-        count=len(findings),
-    )
+def _example(finding: Finding, context: Context) -> str:
+    parts = []
+    if finding.agent_id is not None:
+        parts.append(context.agent(finding.agent_id))
+    if finding.group_id is not None:
+        parts.append(context.label(finding.group_id))
+    return " in ".join(parts) or finding.message.rstrip(".")
 
 
-def _subjects(findings: Sequence[Finding], rule: Rule, context: Context) -> str:
-    number = len(findings)
-    if not rule.many:
-        return f"{count(number, 'finding')} of {clean(rule.id)} ({clean(rule.name)})"
-    total = 0
-    if rule.many.startswith("agents "):
-        total = len(context.agents)
-    elif rule.many.startswith("groups ") and not rule.compares:
-        total = len(context.snapshot.asked)
-    of = f" of {total:,}" if total >= number else ""
-    return f"{number:,}{of} {rule.many}"
-
-
-def _examples(findings: Sequence[Finding], context: Context) -> str:
-    labels = []
-    for finding in findings[:3]:
-        parts = []
-        if finding.agent_id is not None:
-            parts.append(context.agent(finding.agent_id))
-        if finding.group_id is not None:
-            parts.append(context.label(finding.group_id))
-        labels.append(" in ".join(parts) or finding.message.rstrip("."))
-    return listing(labels, len(findings))
-
-
-def _ids(findings: Iterable[Finding], one: str, several: str) -> list[int]:
-    found: set[int] = set()
-    for finding in findings:
-        single = getattr(finding, one)
-        if single is not None:
-            found.add(single)
-        more = finding.evidence.get(several, ())
-        if isinstance(more, list):
-            found.update(each for each in more if isinstance(each, int))
-    return sorted(found)
+def _ids(found: object) -> Iterable[int]:
+    return (each for each in found if isinstance(each, int)) if isinstance(found, list) else ()

@@ -10,7 +10,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from deepcall_async.audit.finding import Finding
+from deepcall_async.audit.finding import Finding, Hit
 
 __all__ = ["Mute", "MuteIndex", "Muted"]
 
@@ -52,7 +52,7 @@ class Mute(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class MuteIndex:
-    """Finds the mutes of a finding without going through all of them.
+    """Finds the mutes of a hit without going through all of them.
 
     Args:
         mutes: mutes that name their rules by id.
@@ -63,12 +63,14 @@ class MuteIndex:
         for mute in mutes:
             self._mutes.setdefault((mute.rule, mute.group, mute.agent), []).append(mute)
 
-    def of(self, finding: Finding) -> list[Mute]:
-        """Give the mutes that are about a finding, expired ones included."""
-        rule, group, agent = finding.rule, finding.group_id, finding.agent_id
+    def of(self, rule_id: str, hit: Hit) -> list[Mute]:
+        """Give the mutes that are about what a rule has hit, expired ones included."""
         if not self._mutes:
             return []
-        keys = dict.fromkeys([(rule, group, agent), (rule, group, None), (rule, None, agent)])
+        group, agent = hit.group_id, hit.agent_id
+        keys = dict.fromkeys(
+            [(rule_id, group, agent), (rule_id, group, None), (rule_id, None, agent)]
+        )
         return [mute for key in keys for mute in self._mutes.get(key, ())]
 
 

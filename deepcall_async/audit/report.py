@@ -112,7 +112,7 @@ class Report(Struct, frozen=True, kw_only=True, eq=False):
         if snapshot.complete:
             return ""
         if snapshot.cut_short:
-            return "Incomplete: the run ended before the groups were listed."
+            return "Incomplete: the groups were not listed."
         asked, failed, pending = self.groups, self.failed, self.pending
         parts = []
         if failed:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from deepcall_async.audit.context import Context
-from deepcall_async.audit.finding import SEVERITIES, Finding, Hit, Severity
+from deepcall_async.audit.finding import SEVERITIES, Finding, Hit, Identity, Severity
 
 __all__ = ["Check", "Rule", "rule"]
 
@@ -64,8 +64,13 @@ class Rule(Struct, frozen=True, kw_only=True):
         """
         return map(self.finding, self.check(context))
 
-    def finding(self, hit: Hit) -> Finding:
-        """Make a hit of this rule a finding."""
+    def finding(self, hit: Hit, *, new: bool | None = None) -> Finding:
+        """Make a hit of this rule a finding.
+
+        Args:
+            hit: the hit.
+            new: whether the baseline lacked it.
+        """
         return Finding(
             rule=self.id,
             severity=hit.severity or self.severity,
@@ -74,7 +79,12 @@ class Rule(Struct, frozen=True, kw_only=True):
             message=hit.message,
             evidence=hit.evidence,
             key=hit.key,
+            new=new,
         )
+
+    def identity(self, hit: Hit) -> Identity:
+        """What makes a hit of this rule the same finding in another run."""
+        return (self.id, hit.severity or self.severity, hit.group_id, hit.agent_id, hit.key)
 
 
 def rule(

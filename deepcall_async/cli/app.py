@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from deepcall_async.cli.exits import USAGE, UsageError, ending
-from deepcall_async.cli.parameters import DEMO_GROUPS
+from deepcall_async.cli.parameters import DEMO_GROUPS, ENVIRONMENT
 from deepcall_async.cli.terminal import drawn, emit, page, say, stdout_is_terminal
 from deepcall_async.version import __version__
 
@@ -29,15 +29,6 @@ Exit codes:
   130, 143, 129   ended by Ctrl-C, SIGTERM, SIGHUP
   141  stdout was closed by its reader"""
 
-_ENVIRONMENT = """\
-Environment:
-  DEEPCALL_USER_ID, DEEPCALL_TOKEN   a user and its token
-  DEEPCALL_SSID                      or else a session id
-  DEEPCALL_BASE_URL                  the service's address
-  HTTPS_PROXY, NO_PROXY              a proxy, and for whom not
-  NO_COLOR                           no colours
-An option comes before the environment, and the environment before a profile."""
-
 _AUDIT_HELP = """\
 Find groups whose callers ring into nothing, and what else is wrong.
 
@@ -51,7 +42,7 @@ Examples:
   deepcall audit --resume today.jsonl
   deepcall audit --nightly /var/lib/deepcall --credentials /etc/deepcall.env
 
-{_ENVIRONMENT}
+{ENVIRONMENT}
 
 {_CODES}"""
 
@@ -66,7 +57,7 @@ _COMMANDS = (
         "check",
         "service:check",
         "Say whether the service can be used, and what to mend.",
-        _ENVIRONMENT,
+        ENVIRONMENT,
     ),
     (
         "diff",
@@ -74,12 +65,12 @@ _COMMANDS = (
         "Say what changed from one run's JSONL to another's.",
         f"Example:\n  deepcall diff yesterday.jsonl today.jsonl -o md:-\n\n{_CODES}",
     ),
-    ("groups", "groups:app", "Look at the account's groups, and change them.", ""),
+    ("groups", "groups:app", "Look at the account's groups, and change them.", None),
     (
         "probe",
         "service:probe",
         "Print the shape of the service's replies: keys and types, and not one value.",
-        _ENVIRONMENT,
+        ENVIRONMENT,
     ),
     (
         "report",
@@ -121,13 +112,14 @@ def build_app(*, plain: bool) -> App:
         help="DeepCall's groups from the command line.",
         help_format="plaintext",
         help_formatter="plain" if plain else "default",
-        help_epilogue=f"{_ENVIRONMENT}\n\n`deepcall COMMAND --help` has examples.",
+        help_epilogue=f"{ENVIRONMENT}\n\n`deepcall COMMAND --help` has examples.",
         version=__version__,
         # That a switch is off and a list empty goes without saying.
         default_parameter=Parameter(show_default=_default_text),
     )
     for name, place, summary, epilogue in _COMMANDS:
-        more = {"help_epilogue": epilogue} if epilogue else {}
+        # A command with commands of its own says itself what help ends with.
+        more = {} if epilogue is None else {"help_epilogue": epilogue}
         app.command(f"deepcall_async.cli.{place}", name=name, help=summary, **more)
     app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
     return app

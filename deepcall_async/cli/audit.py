@@ -1,6 +1,7 @@
 """The commands around the audit: ``audit``, ``diff``, ``report`` and ``rules``.
 
-Their options, and nothing heavy: what they do is in ``audit_run``, imported when one of them runs.
+Their options, and nothing heavy: what they do is in ``audit_run`` and ``offline``, imported when
+one of them runs.
 """
 
 from __future__ import annotations
@@ -61,12 +62,6 @@ def audit(
     connect: ConnectOptions = ConnectOptions(),  # noqa: B008  (frozen)
 ) -> int:
     """Look up the account's groups, or those given, and judge them."""
-    in_range("--concurrency", running.concurrency, 1, 1000)
-    in_range("--rate", running.rate, 0.001, 1_000_000)
-    in_range("--timeout", connect.timeout, 0.001, 86_400)
-    in_range("--patience", running.patience, 0, 86_400)
-    in_range("--max-failures", running.max_failures, 0, 10**9)
-    in_range("--max-response-mib", connect.max_response_mib, 1, 4096)
     if sandbox is not None:
         in_range("--sandbox", sandbox, 0, 1_000_000)
         given = [name for name in _REAL if getattr(connect, name) is not None]
@@ -101,7 +96,7 @@ def diff(
     allow_partial: AllowPartial = False,
 ) -> int:
     """Compare two records."""
-    from deepcall_async.cli.audit_run import compare_records
+    from deepcall_async.cli.offline import compare_records
 
     return compare_records(
         old, new, output=output, mutes=mutes, fail_on=fail_on, allow_partial=allow_partial
@@ -117,7 +112,7 @@ def report(
     """Judge a record again, offline."""
     if judge.new_only and judge.baseline is None:
         raise UsageError("--new-only compares with a baseline: give --baseline FILE")
-    from deepcall_async.cli.audit_run import report_record
+    from deepcall_async.cli.offline import report_record
 
     return report_record(record, output=output, judge=judge)
 

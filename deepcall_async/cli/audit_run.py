@@ -7,33 +7,20 @@ to stdout, and what happened becomes the exit code.
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import NamedTuple
 
 from deepcall_async.audit import (
     Report,
-    RunInfo,
     Settings,
     Snapshot,
     exit_code,
-    read_jsonl,
-    render,
     run_audit,
 )
-from deepcall_async.audit import audit as judge_snapshot
-from deepcall_async.audit import diff as compare
 from deepcall_async.cli.connect import Target, open_client, open_sandbox, target_of
-from deepcall_async.cli.exits import (
-    INCOMPLETE,
-    OutputError,
-    PipeClosed,
-    UsageError,
-    usage_errors,
-)
+from deepcall_async.cli.exits import OutputError, PipeClosed, UsageError
 from deepcall_async.cli.files import (
     Output,
     is_written_directly,
@@ -43,13 +30,13 @@ from deepcall_async.cli.files import (
     read_run,
     read_unfinished,
     refuse_clashes,
-    replace_file,
 )
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.nightly import Nightly, open_nightly
-from deepcall_async.cli.parameters import ConnectOptions, FailOn, JudgeOptions, RunOptions, split
+from deepcall_async.cli.parameters import ConnectOptions, JudgeOptions, RunOptions, split
 from deepcall_async.cli.publish import publish
 from deepcall_async.cli.record import Record
+from deepcall_async.cli.stale import StaleReports
 from deepcall_async.cli.terminal import (
     ProgressStyle,
     progress_display,
@@ -59,7 +46,7 @@ from deepcall_async.pacing import Adaptive
 from deepcall_async.redaction import printable
 from deepcall_async.retry import RetryPolicy
 
-__all__ = ["audit_account", "compare_records", "report_record"]
+__all__ = ["audit_account"]
 
 
 class _Plan(NamedTuple):
@@ -73,6 +60,7 @@ class _Plan(NamedTuple):
     resume: Snapshot | None
     judge: JudgeOptions
     running: RunOptions
+    connect: ConnectOptions
 
 
 def audit_account(
@@ -109,57 +97,11 @@ def audit_account(
             resume=earlier,
             judge=judge,
             running=running,
+            connect=connect,
         )
         _warn_of_unfinished(outputs, resume)
         stack.enter_context(_log_to_stderr(running))
         return _run(plan, outputs, records, night)
-
-
-def compare_records(
-    old: Path,
-    new: Path,
-    *,
-    output: Sequence[str],
-    mutes: Path | None,
-    fail_on: FailOn,
-    allow_partial: bool,
-) -> int:
-    """Compare two records, and give the exit code; the arguments are the options of ``diff``."""
-    outputs = outputs_from(output)
-    refuse_clashes(outputs, {"--mutes": mutes, "OLD": old, "NEW": new})
-    settings = read_mutes(mutes)
-    before, after = read_run(old), read_run(new)
-    with usage_errors():
-        report = compare(before, after, thresholds=settings.thresholds, mutes=settings.mutes)
-    code: int = exit_code(report, fail_on=fail_on, allow_partial=allow_partial)
-    if not before.complete and not allow_partial:
-        say(f"deepcall: {old} is incomplete, so this may not be all that changed")
-        code = INCOMPLETE
-    return publish(report, outputs, code, fail_on=fail_on, quiet=False)
-
-
-def report_record(record: Path, *, output: Sequence[str], judge: JudgeOptions) -> int:
-    """Judge a record again, and give the exit code; the arguments are those of ``report``."""
-    outputs = outputs_from(output)
-    read = {"--mutes": judge.mutes, "--baseline": judge.baseline, "RECORD": record}
-    refuse_clashes(outputs, read)
-    settings = read_mutes(judge.mutes)
-    if not record.exists() and part_of(record).exists():
-        say(f"deepcall: {record} was not finished; this is what {part_of(record)} holds")
-    snapshot = read_run(record) if record.exists() else read_unfinished(record)
-    with usage_errors():
-        report = judge_snapshot(
-            snapshot,
-            baseline=None if judge.baseline is None else read_run(judge.baseline),
-            only=split(judge.rules),
-            ignore=split(judge.ignore),
-            mutes=settings.mutes,
-            thresholds=settings.thresholds,
-            new_only=judge.new_only,
-            now=datetime.now(UTC),
-        )
-    code = exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
-    return publish(report, outputs, code, fail_on=judge.fail_on, quiet=False)
 
 
 def _run(
@@ -167,10 +109,10 @@ def _run(
 ) -> int:
     reports = [item for item in outputs if item.format != "jsonl"]
     records = [Record(path, plan.resume) for kind, path in [*outputs, *nightly] if kind == "jsonl"]
-    with _Spool([item for item in reports if _stands(item.path)]) as spool:
+    with StaleReports(reports, plan.settings) as stale:
 
         def record(line: bytes) -> None:
-            spool.write(line)
+            stale.write(line)
             for file in records:
                 file.write(line)
 
@@ -179,7 +121,10 @@ def _run(
         except BaseException as error:
             for file in records:
                 file.abandon()
-            _leave(plan, spool, records, error)
+            if stale.begun or not isinstance(error, UsageError):
+                for failure in stale.mark():
+                    say(f"deepcall: {failure}")
+            _tell_how_to_go_on(records, error)
             raise
     for file in records:
         file.finish()
@@ -200,7 +145,7 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
     async with AsyncExitStack() as stack:
         target = plan.target
         if target is None:
-            target = await stack.enter_async_context(open_sandbox(plan.sandbox or 0))
+            target = await stack.enter_async_context(open_sandbox(plan.sandbox or 0, plan.connect))
         client = await stack.enter_async_context(
             open_client(
                 target,
@@ -232,10 +177,9 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
             raise UsageError(str(error)) from error
 
 
-def _leave(plan: _Plan, spool: _Spool, records: Sequence[Record], error: BaseException) -> None:
-    """See to what a run leaves that did not come to its end: what was read, and how to go on."""
+def _tell_how_to_go_on(records: Sequence[Record], error: BaseException) -> None:
     if isinstance(error, (UsageError, PipeClosed)):
-        return  # nothing was begun; or nobody reads
+        return  # the same again would fail again; or nobody reads
     files = [record for record in records if record.part is not None]
     if files:
         error.add_note(
@@ -244,59 +188,6 @@ def _leave(plan: _Plan, spool: _Spool, records: Sequence[Record], error: BaseExc
         )
     elif isinstance(error, KeyboardInterrupt):
         error.add_note("nothing was kept: -o jsonl:FILE keeps what was read")
-    if not spool.outputs:
-        return
-    # A report of an earlier run must not pass for this one's.
-    report = judge_snapshot(
-        spool.snapshot(plan), mutes=plan.settings.mutes, thresholds=plan.settings.thresholds
-    )
-    for output in spool.outputs:
-        try:
-            replace_file(output.path, render(report, output.format))
-        except OutputError as failure:
-            say(f"deepcall: {failure}")
-
-
-class _Spool:
-    """Keeps a run's lines while there are reports of an earlier run that it is to replace."""
-
-    def __init__(self, outputs: Sequence[Output]) -> None:
-        self.outputs = outputs
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        if self.outputs:
-            with suppress(OSError):
-                self._file = tempfile.TemporaryFile()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def write(self, line: bytes) -> None:
-        if self._file is not None:
-            try:
-                self._file.write(line)
-            except OSError:  # no room: then there is no more to tell than that the run failed
-                self._file = None
-
-    def snapshot(self, plan: _Plan) -> Snapshot:
-        if self._file is not None:
-            with suppress(OSError, ValueError):
-                self._file.seek(0)
-                return read_jsonl(self._file)
-        address = "" if plan.target is None else plan.target.base_url
-        return Snapshot(
-            run=RunInfo(
-                started=datetime.now(UTC), base_url=address, sandbox=plan.sandbox is not None
-            ),
-            cut_short=True,
-        )
-
-
-def _stands(path: Path) -> bool:
-    return not is_written_directly(path) and path.exists()
 
 
 def _baseline(file: Path | None, running: RunOptions) -> Snapshot | None:

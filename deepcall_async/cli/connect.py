@@ -108,11 +108,12 @@ async def open_client(
 
 
 @asynccontextmanager
-async def open_sandbox(groups: int) -> AsyncIterator[Target]:
+async def open_sandbox(groups: int, given: ConnectOptions) -> AsyncIterator[Target]:
     """Serve a sandbox with demo data for as long as it is used.
 
     Args:
         groups: how many groups it has.
+        given: the options of the command, of which those that speak of a real service are not set.
     """
     from deepcall_async.sandbox import Sandbox
 
@@ -122,6 +123,8 @@ async def open_sandbox(groups: int) -> AsyncIterator[Target]:
         yield Target(
             base_url=server.base_url,
             credentials=UserToken(server.user_id, server.token),
+            timeout=given.timeout,
+            max_response_mib=given.max_response_mib,
             sources={"address": "the sandbox", "credentials": "the sandbox"},
         )
 

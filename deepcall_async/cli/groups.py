@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 
 from deepcall_async.cli.exits import UsageError, usage_errors
 from deepcall_async.cli.listing import Listing
-from deepcall_async.cli.parameters import ConnectOptions, ListFormat, Whole, split
+from deepcall_async.cli.parameters import ENVIRONMENT, ConnectOptions, ListFormat, Whole, split
 from deepcall_async.cli.terminal import emit, say
 from deepcall_async.redaction import printable
 
@@ -34,7 +34,11 @@ __all__ = [
 
 T = TypeVar("T")
 
-app: App = App(name="groups", help="Look at the account's groups, and change them.")
+app: App = App(
+    name="groups",
+    help="Look at the account's groups, and change them.",
+    help_epilogue=ENVIRONMENT,
+)
 
 DryRun = Annotated[bool, Parameter(help="Say what would be done, and do nothing.", negative="")]
 Yes = Annotated[

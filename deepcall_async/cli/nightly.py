@@ -66,7 +66,10 @@ def open_nightly(folder: Path) -> Iterator[Nightly]:
     from filelock import FileLock, Timeout
 
     with usage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UsageError(f"{folder}: not a directory") from None
         # The system lifts it when the process ends, however it ends.
         lock = FileLock(folder / _LOCK)
         try:

@@ -17,6 +17,7 @@ from deepcall_async.cli.terminal import ProgressStyle
 
 __all__ = [
     "DEMO_GROUPS",
+    "ENVIRONMENT",
     "ConnectOptions",
     "FailOn",
     "JudgeOptions",
@@ -30,6 +31,15 @@ __all__ = [
 
 DEMO_GROUPS = 300
 """How many groups the demo account has when no number is given."""
+
+ENVIRONMENT = """\
+Environment:
+  DEEPCALL_USER_ID, DEEPCALL_TOKEN   a user and its token
+  DEEPCALL_SSID                      or else a session id
+  DEEPCALL_BASE_URL                  the service's address
+  HTTPS_PROXY, NO_PROXY              a proxy, and for whom not
+  NO_COLOR                           no colours
+An option comes before the environment, and the environment before a profile."""
 
 FailOn = Literal["critical", "high", "medium", "low", "never"]
 ListFormat = Annotated[
@@ -97,6 +107,10 @@ class ConnectOptions:
         Whole, Parameter(help="The largest reply that is taken, in MiB.")
     ] = 32
 
+    def __post_init__(self) -> None:
+        in_range("--timeout", self.timeout, 0.001, 86_400)
+        in_range("--max-response-mib", self.max_response_mib, 1, 4096)
+
 
 @Parameter(name="*", group=JUDGING)
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +161,12 @@ class RunOptions:
         bool, Parameter(name=["--quiet", "-q"], help="Only errors on stderr.", negative="")
     ] = False
 
+    def __post_init__(self) -> None:
+        in_range("--concurrency", self.concurrency, 1, 1000)
+        in_range("--rate", self.rate, 0.001, 1_000_000)
+        in_range("--patience", self.patience, 0, 86_400)
+        in_range("--max-failures", self.max_failures, 0, 10**9)
+
 
 def split(words: Sequence[str]) -> list[str]:
     """Take apart what was given as ``a,b`` or by repeating the option."""
@@ -163,4 +183,4 @@ def in_range(option: str, value: float | None, low: float, high: float) -> None:
         high: the most.
     """
     if value is not None and not low <= value <= high:
-        raise UsageError(f"{option} must be from {low:g} to {high:,g}, not {value:g}")
+        raise UsageError(f"{option} must be from {low:,.10g} to {high:,.10g}, not {value:,.10g}")

@@ -99,5 +99,9 @@ def _show(report: Report) -> None:
         )
     ]
     if rows:
-        show_table("Findings", ("Severity", "Rule", "Group", "Finding", "What to do"), rows)
+        show_table(
+            report.incomplete or "Findings",
+            ("Severity", "Rule", "Group", "Finding", "What to do"),
+            rows,
+        )
     show_table(report.verdict, (), ())

@@ -22,6 +22,7 @@ def serve_sandbox(
     *,
     port: Annotated[Whole, Parameter(help="Where to listen on 127.0.0.1; 0 for any.")] = 0,
     groups: Annotated[Whole, Parameter(help="Groups in the demo account.")] = DEMO_GROUPS,
+    agents: Annotated[Whole, Parameter(help="Agents of its larger roster.")] = 150,
     seed: Annotated[Whole, Parameter(help="Data and faults follow from it.")] = 0,
     empty: Annotated[
         bool, Parameter(help="An account without groups, told by code 1012.", negative="")
@@ -47,6 +48,12 @@ def serve_sandbox(
     rate_limit: Annotated[
         float | None, Parameter(help="Requests a second; beyond it HTTP 429.", group=FAULTS)
     ] = None,
+    retry_after: Annotated[
+        bool, Parameter(help="Whether that 429 says how long to wait.", group=FAULTS)
+    ] = True,
+    agent_to_agent_call: Annotated[
+        bool, Parameter(help="Whether the account has that permission.", group=FAULTS)
+    ] = True,
     ssid_lifetime: Annotated[
         Whole | None, Parameter(help="Requests after which a session id expires.", group=FAULTS)
     ] = None,
@@ -54,6 +61,14 @@ def serve_sandbox(
     """Serve the sandbox, and print the environment for its account."""
     in_range("--port", port, 0, 65_535)
     in_range("--groups", groups, 0, 1_000_000)
+    in_range("--agents", agents, 60, 1_000_000)
+    in_range("--seed", seed, 0, 2**63)
+    in_range("--latency", latency, 0, 86_400)
+    in_range("--drop-rate", drop_rate, 0, 1)
+    in_range("--rate-limit", rate_limit, 0.001, 1_000_000)
+    in_range("--ssid-lifetime", ssid_lifetime, 0, 10**9)
+    if empty and groups != DEMO_GROUPS:
+        raise UsageError("--empty is an account without groups: leave out --groups")
     import asyncio
 
     from deepcall_async.cli.files import replace_file
@@ -61,15 +76,18 @@ def serve_sandbox(
     from deepcall_async.sandbox import Sandbox
 
     rates = _rates(error_rate)
-    with usage_errors():
+    with usage_errors("--error-rate"):  # all else was checked
         sandbox = Sandbox(
             groups=groups,
+            agents=agents,
             port=port,
             seed=seed,
             latency=latency,
             error_rate=rates,
             drop_rate=drop_rate,
             rate_limit=rate_limit,
+            retry_after=retry_after,
+            agent_to_agent_call=agent_to_agent_call,
             ssid_lifetime=ssid_lifetime,
             tls=tls is not None,
             empty=empty,

@@ -1,4 +1,4 @@
-"""Who may call the sandbox: its user, token and session ids."""
+"""Who may call the sandbox, and what: its user, token and session ids, and the permission."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any
 
 from deepcall_async.sandbox.account import OWNER, Refused
 from deepcall_async.sandbox.clock import Clock
+from deepcall_async.sandbox.faults import Settings
 
 __all__ = ["Login"]
 
 _INVALID_PARAMETERS = 1000
 _TOKEN_INVALID = 1014
+_PERMISSION_DENIED = 1015
 _TOKEN_MISSING = 1020
+_BODY_EMPTY = 1047
+
+_READS = frozenset({"list", "getGroupAgentRelation"})
 
 
 class Login:
@@ -51,13 +56,23 @@ class Login:
         self._uses.clear()
         self._given_at.clear()
 
-    def check(self, body: Mapping[str, Any], lifetime: int | timedelta | None) -> None:
+    def check(self, endpoint: str, body: Mapping[str, Any], settings: Settings) -> None:
         """Count a session id's use, or raise `Refused`.
 
         Args:
+            endpoint: its name in the URL.
             body: the request's fields.
-            lifetime: how many requests, or how long, a session id is good for.
+            settings: how long a session id is good for, and whether there is the permission.
         """
+        if not body:
+            raise Refused(_BODY_EMPTY)
+        self._identify(body, settings.ssid_lifetime)
+        # "forward is used for permission checking. If false, it checks for AGENT_TO_AGENT_CALL."
+        forward = endpoint == "list" and body.get("forward") is True
+        if endpoint in _READS and not forward and not settings.agent_to_agent_call:
+            raise Refused(_PERMISSION_DENIED)
+
+    def _identify(self, body: Mapping[str, Any], lifetime: int | timedelta | None) -> None:
         by_token = "userId" in body or "token" in body
         # "When userId and token are used, ssid should not be present in the request."
         if by_token and "ssid" in body:

@@ -31,7 +31,6 @@ __all__ = ["Sandbox"]
 _HOST = "127.0.0.1"
 _DEFAULT_GROUPS = 300
 _NEVER_WAIT = 0.01  # seconds; aiohttp takes 0 for "wait for ever"
-_READS = frozenset({"list", "getGroupAgentRelation"})
 
 
 class Sandbox(Settings):
@@ -269,8 +268,7 @@ class Sandbox(Settings):
         Args:
             name: the group's name. A name in use gets a number, as DeepCall does it.
             members: "Y" for agents who receive calls and "N" for those who do not, by the id that
-                `add_agent` gave; in a demo account 1 to 11 are there, from the
-                vendor's example.
+                `add_agent` gave; in a demo account 1 to 11 are there, from the vendor's example.
             status: 1 for active, 0 for inactive.
 
         Returns:
@@ -396,16 +394,7 @@ class Sandbox(Settings):
 
     def _reply(self, endpoint: str, body: dict[str, Any]) -> tuple[int, bytes]:
         try:
-            self._authorize(endpoint, body)
+            self._login.check(endpoint, body, self)
             return 200, replies.success(self._account.actions[endpoint](body))
         except Refused as refused:
             return refused.code, replies.error(refused.code)
-
-    def _authorize(self, endpoint: str, body: dict[str, Any]) -> None:
-        if not body:
-            raise Refused(1047)
-        self._login.check(body, self.ssid_lifetime)
-        # "forward is used for permission checking. If false, it checks for AGENT_TO_AGENT_CALL."
-        forward = endpoint == "list" and body.get("forward") is True
-        if endpoint in _READS and not forward and not self.agent_to_agent_call:
-            raise Refused(1015)

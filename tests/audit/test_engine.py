@@ -65,7 +65,7 @@ def test_the_verdict_says_what_was_not_looked_up() -> None:
     rest = audit(account(FINE, listed=listed[:1]), now=NOW)
     assert rest.verdict.startswith("Incomplete: 1 of 2 groups was not looked up.")
     cut = audit(replace(account(), cut_short=True), now=NOW)
-    assert cut.verdict.startswith("Incomplete: the run ended before the groups were listed.")
+    assert cut.verdict.startswith("Incomplete: the groups were not listed.")
 
 
 def test_the_verdict_claims_no_more_than_was_seen() -> None:

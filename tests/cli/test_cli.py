@@ -265,47 +265,6 @@ def test_a_name_cannot_move_the_cursor_or_be_markup(account, capsys):
     assert "[bold red]not markup[/]" in capsys.readouterr().out
 
 
-FILES = {
-    "missing": (None, "no such file"),
-    "a folder": ("folder", "directory"),
-    "empty": (b"", ""),
-    "binary": (b"\x00\xff\xfe\x80", ""),
-    "of another kind": (b"<html></html>\n", ""),
-}
-READ = [
-    ("--mutes", "audit --sandbox 40 --mutes FILE", {"empty"}),
-    ("--baseline", "audit --sandbox 40 --baseline FILE", {"missing"}),
-    ("--resume", "audit --sandbox 40 --resume FILE", set()),
-    ("--credentials", "groups list --credentials FILE", set()),
-    ("--ca", "groups list --ca FILE", set()),
-    ("--cert", "groups list --cert FILE", set()),
-    ("RECORD", "report FILE", set()),
-    ("OLD", "diff FILE FILE", set()),
-]
-
-
-@pytest.mark.parametrize("kind", FILES)
-@pytest.mark.parametrize(("option", "line", "fine"), READ, ids=[row[0] for row in READ])
-def test_every_file_that_is_read_is_named_when_something_is_wrong_with_it(
-    option, line, fine, kind, tmp_path, account, capsys
-):
-    content, said = FILES[kind]
-    file = tmp_path / "file"
-    if content == "folder":
-        file.mkdir()
-    elif content is not None:
-        file.write_bytes(content)
-    code = run([part.replace("FILE", str(file)) for part in line.split()])
-    err = capsys.readouterr().err
-    if kind in fine:
-        assert code == 1
-        return
-    assert code == 2, option
-    assert f"{file}" in err
-    assert said in err
-    assert "bug" not in err
-
-
 def test_verbose_tells_of_each_request_and_quiet_of_nothing(account, capsys):
     assert run(["audit", "28", "5", "-v"]) == 1
     err = capsys.readouterr().err

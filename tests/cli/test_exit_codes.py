@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.command import deepcall, environment
+from tests.support.command import called, deepcall, environment
 
 DEMO = ("audit", "--sandbox", "40", "--progress", "none")
 
@@ -175,6 +175,19 @@ def test_70_when_the_command_itself_fails(tmp_path):
     assert done.stderr.startswith("deepcall: this is a bug: RuntimeError at ")
     assert "hush" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_70_also_when_a_command_without_a_service_fails(tmp_path, monkeypatch):
+    from deepcall_async.cli import offline
+
+    def broken(*_, **__):
+        raise KeyError("hush-hush-hush")
+
+    monkeypatch.setattr(offline, "report_record", broken)
+    done = called("report", tmp_path / "a.jsonl")
+    assert done.returncode == 70
+    assert done.stderr.startswith("deepcall: this is a bug: KeyError at ")
+    assert "hush" not in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe's end is told otherwise")

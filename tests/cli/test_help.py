@@ -119,3 +119,13 @@ def test_completion_is_installed_and_completes_in_bash(tmp_path):
         ["bash", "-c", asked], env=env, text=True, capture_output=True, check=False
     )
     assert "audit" in done.stdout, done.stderr
+
+
+def test_help_ends_with_what_is_of_use_to_the_command():
+    for words in (["rules"], ["sandbox"]):
+        assert "Environment:" not in called(*words, "--help").stdout
+    for words in (["groups"], ["groups", "add"], ["check"]):
+        shown = called(*words, "--help").stdout
+        assert "Environment:" in shown
+        assert "has examples" not in shown  # it has none
+    assert "`deepcall COMMAND --help` has examples." in called("--help").stdout

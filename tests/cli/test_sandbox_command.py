@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from urllib.request import urlopen
 
 import pytest
 
-from tests.support.command import called, deepcall, environment, started
+from tests.support.command import called, environment, started
 
 
 def served(*arguments, **more):
@@ -35,6 +36,19 @@ def test_faults_are_options():
     assert "FAIL  permission" in done.stdout
 
 
+def test_its_settings_are_options_too():
+    arguments = ("--agents", "70", "--no-agent-to-agent-call", "--no-retry-after")
+    with served(*arguments, "--rate-limit", "5") as process:
+        env = account_of(process)
+        url = f"{env['DEEPCALL_BASE_URL']}/_sandbox/"
+        with urlopen(url) as reply:
+            told = json.load(reply)["result"]["settings"]
+        done = called("check", env=env)
+    assert (told["retry_after"], told["agent_to_agent_call"]) == (False, False)
+    assert done.returncode == 3
+    assert "FAIL  permission" in done.stdout
+
+
 def test_an_account_without_groups_passes():
     with started("sandbox", "--empty") as process:
         env = account_of(process)
@@ -57,14 +71,19 @@ def test_tls_and_the_certificate_to_trust(tmp_path):
     ("arguments", "said"),
     [
         (("--error-rate", "x"), "CODE=PROBABILITY"),
-        (("--error-rate", "1032=2"), "error_rate"),
-        (("--drop-rate", "2"), "drop_rate"),
-        (("--latency", "-1"), "latency"),
-        (("--groups", "5", "--empty"), "empty"),
+        (("--error-rate", "1032=2"), "--error-rate: "),
+        (("--error-rate", "1032=0.9,503=0.9"), "--error-rate: "),
+        (("--drop-rate", "2"), "--drop-rate must be from 0 to 1, not 2"),
+        (("--latency", "-1"), "--latency must be from 0 to 86,400, not -1"),
+        (("--rate-limit", "0"), "--rate-limit must be from 0.001"),
+        (("--ssid-lifetime", "-1"), "--ssid-lifetime must be from 0"),
+        (("--seed", "-1"), "--seed must be from 0"),
+        (("--agents", "5"), "--agents must be from 60"),
+        (("--groups", "5", "--empty"), "leave out --groups"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, said):
-    done = deepcall("sandbox", *arguments)
+    done = called("sandbox", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stdout == ""

@@ -162,3 +162,29 @@ def test_ctrl_c_on_a_terminal_ends_a_question(deepcall_sandbox):
         process.communicate()
         os.close(ours)
     assert deepcall_sandbox.requests["delete"] == 0
+
+
+def test_while_a_service_that_is_away_is_waited_for():
+    env = environment(DEEPCALL_BASE_URL="http://127.0.0.1:1", DEEPCALL_SSID="abc")
+    with started("audit", env=env) as process:
+        assert process.stderr is not None
+        assert "waiting up to 300 s for it (--patience)" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert err.startswith("deepcall: ended by SIGTERM; ")
+
+
+def test_while_a_report_is_written_to_one_who_does_not_read_it(tmp_path):
+    import os
+
+    record, pipe = tmp_path / "run.jsonl", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    arguments = ("-o", f"jsonl:{record}", "-o", f"html:{pipe}", "--progress", "none")
+    with started("audit", "--sandbox", "40", *arguments) as process:
+        wait_until(record.exists, process=process)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert err == "deepcall: ended by SIGTERM\n"
+    assert lines_of(record)[-1]["complete"] is True  # and `report` makes the rest of it

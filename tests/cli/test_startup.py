@@ -16,6 +16,7 @@ HEAVY = {
     "aiohttp", "asyncio", "cyclopts", "jinja2", "msgspec", "rich", "rich.console", "rich.markdown",
     "rich.progress", "ssl", "uvloop",
 }  # fmt: skip
+PARSING = {"cyclopts", "rich", "rich.console"}
 
 RECORDING = """
 import atexit, json, os, sys
@@ -26,28 +27,35 @@ atexit.register(tell)
 """
 
 
-def imported_by(tmp_path: Path, *arguments: object) -> set[str]:
+def imported_by(tmp_path: Path, code: int, *arguments: object) -> set[str]:
     (tmp_path / "sitecustomize.py").write_text(RECORDING)
     told = tmp_path / "modules.json"
     env = environment(PYTHONPATH=str(tmp_path), MODULES=str(told))
-    subprocess.run(
+    done = subprocess.run(
         [*COMMAND, *map(str, arguments)], env=env, capture_output=True, check=False, timeout=60
     )
+    assert done.returncode == code, done.stderr
     return HEAVY & set(json.loads(told.read_bytes()))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "used"),
+    ("arguments", "code", "used"),
     [
-        (("--version",), set()),
-        (("--help",), {"cyclopts", "rich", "rich.console"}),
-        (("audit", "--help"), {"cyclopts", "rich", "rich.console"}),
-        (("audti",), {"cyclopts", "rich", "rich.console"}),
-        (("audit", "--concurrency", "0"), {"cyclopts", "rich", "rich.console"}),
+        (("--version",), 0, set()),
+        (("--help",), 0, PARSING),
+        (("audit", "--help"), 0, PARSING),
+        (("audti",), 2, PARSING),
+        (("audit", "--concurrency", "0"), 2, PARSING),
+        (("rules",), 0, PARSING | {"msgspec"}),
+        (("diff", "EMPTY", "EMPTY"), 0, PARSING | {"msgspec"}),
+        (("report", "EMPTY", "-o", "md:-"), 0, PARSING | {"msgspec"}),
     ],
 )
-def test_nothing_is_imported_that_is_not_used(arguments, used, tmp_path):
-    assert imported_by(tmp_path, *arguments) <= used
+def test_nothing_is_imported_that_is_not_used(arguments, code, used, tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text('{"type":"run","schema":1}\n{"type":"asked","group_ids":[]}\n')
+    words = [str(empty) if word == "EMPTY" else word for word in arguments]
+    assert imported_by(tmp_path, code, *words) <= used
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the CPU time of children is POSIX's")

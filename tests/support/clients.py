@@ -19,6 +19,8 @@ ClientPath: TypeAlias = Literal["direct", "borrowed", "trust_env"]
 
 both_paths = pytest.mark.parametrize("path", ["direct", "borrowed"])
 every_path = pytest.mark.parametrize("path", ["direct", "borrowed", "trust_env"])
+DRAWN = (both_paths.mark, every_path.mark)
+"""Of these one path is drawn, but with ``--ways all``."""
 
 ME = UserToken("7", "t0ken")
 ONCE = RetryPolicy(attempts=1)

@@ -7,15 +7,18 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from deepcall_async.cli import run
+from tests.support.forked import run_forked
 
+_always_spawned = sys.platform == "win32"
 COMMAND = (sys.executable, "-m", "deepcall_async")
 _LONGEST = 60
 _OURS = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN", "DEEPCALL_BASE_URL")
@@ -36,23 +39,56 @@ def environment(server: Any = None, **more: str) -> dict[str, str]:
     return clean | more
 
 
+def spawn_always() -> None:
+    """Let each run of the command have an interpreter of its own, as users' runs have."""
+    global _always_spawned
+    _always_spawned = True
+
+
 def deepcall(
     *arguments: object, env: dict[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
-    options = {"stdin": subprocess.DEVNULL} | options
-    if "input" in options:
-        del options["stdin"]
-    if "stdout" not in options and "stderr" not in options:
-        options["capture_output"] = True
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        env=environment() if env is None else env,
-        timeout=_LONGEST,
-        encoding="utf-8",
-        check=False,
-        **options,
-    )
+    """Run the command to its end, in a process of its own; options as for `subprocess.run`."""
+    words = [*map(str, arguments)]
+    env = environment() if env is None else env
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    if "stdin" not in options:
+        options = {"input": ""} | options
+    if not _may_be_forked(env, options):
+        return subprocess.run(
+            [*COMMAND, *words],
+            env=env,
+            timeout=_LONGEST,
+            encoding="utf-8",
+            check=False,
+            **options,
+        )
+    with ExitStack() as stack:
+        taken = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        taken[0].write(options.get("input", "").encode())
+        taken[0].seek(0)
+        given = [options.get("stdin", subprocess.PIPE), options["stdout"], options["stderr"]]
+        files = [
+            own if file == subprocess.PIPE else file for own, file in zip(taken, given, strict=True)
+        ]
+        code = run_forked(
+            words,
+            env=env,
+            cwd=str(options.get("cwd") or Path.cwd()),
+            descriptors=[file.fileno() for file in files],
+            timeout=_LONGEST,
+        )
+        for file in taken[1:]:
+            file.seek(0)
+        out, err = (file.read().decode() for file in taken[1:])
+    return subprocess.CompletedProcess(words, code, out, err)
+
+
+def _may_be_forked(env: dict[str, str], options: dict[str, Any]) -> bool:
+    # What the interpreter reads when it starts needs one that starts.
+    own = env.items() - os.environ.items()
+    of_interpreter = any(name.startswith(("PYTHON", "LC_")) for name, _ in own)
+    return not (_always_spawned or of_interpreter or "preexec_fn" in options)
 
 
 def called(

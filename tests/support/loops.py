@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import selectors
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,21 +30,23 @@ _GRACE = 0.001
 class _JumpingSelector(selectors.DefaultSelector):
     """Where a selector would wait for time to pass, this one moves the clock on instead."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float, lateness: Iterator[float]) -> None:
         super().__init__()
         self.now = time.monotonic()
         self.threads = 0
+        self._grace = grace
+        self._lateness = lateness
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
-        if found := super().select(_GRACE):
+        if found := super().select(self._grace):
             return found
         while self.threads:
             # A thread's work takes real time, and its end is an event.
             if found := super().select(_GRACE):
                 return found
-        self.now += timeout
+        self.now += timeout + next(self._lateness)
         return []
 
 
@@ -54,10 +57,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     duration that is measured is exact, however busy the machine. All that a test waits for must
     happen on this loop or in its executor: what another process does is not waited for.
     ``time.monotonic`` tells the loop's time while it runs.
+
+    Args:
+        grace: a real wait, in seconds, before the clock jumps; 0 where nothing is read or written.
+        lateness: seconds by which each wait ends late, as waits do on a busy machine.
     """
 
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
+    def __init__(self, grace: float = _GRACE, lateness: Iterator[float] | None = None) -> None:
+        self._jumping = _JumpingSelector(grace, lateness or itertools.repeat(0.0))
         super().__init__(self._jumping)
 
     def time(self) -> float:
@@ -79,6 +86,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _thread_ended(self, _: object) -> None:
         self._jumping.threads -= 1
+
+
+def simulate(coroutine: Coroutine[Any, Any, T], lateness: Iterator[float] | None = None) -> T:
+    """Run what neither reads nor writes on a virtual clock."""
+
+    def loop() -> VirtualTimeLoop:
+        return VirtualTimeLoop(0.0, lateness)
+
+    with asyncio.Runner(loop_factory=loop, debug=False) as runner:
+        return runner.run(coroutine)
 
 
 def loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:

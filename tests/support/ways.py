@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ssl
 import sys
+from collections.abc import Sequence
 from zlib import crc32
 
 import pytest
 
 from tests.support.hazards import Certificates
 
-__all__ = ["WAYS", "draw", "server_context", "set_tls", "trusting"]
+__all__ = ["WAYS", "draw", "one_of", "server_context", "set_tls", "trusting"]
 
 WAYS = ["tcp-asyncio", "tls-asyncio"]
 if sys.platform != "win32":
@@ -25,7 +26,12 @@ _tls = False
 
 def draw(request: pytest.FixtureRequest) -> str:
     """The way of a test that runs on one of them."""
-    return WAYS[crc32(request.node.nodeid.encode()) % len(WAYS)]
+    return one_of(WAYS, request.node.nodeid)
+
+
+def one_of(choices: Sequence[str], name: str) -> str:
+    """One of these, always the same for a name."""
+    return choices[crc32(name.encode()) % len(choices)]
 
 
 def set_tls(on: bool) -> None:

@@ -35,6 +35,7 @@ from tests.support.clients import both_paths, client, quick
 from tests.support.endpoints import ADD, ASSIGN, LIST, RELATION, each_endpoint
 from tests.support.faultserver import Delay, FaultServer, Received, Send, Step
 from tests.support.hazards import Certificates
+from tests.support.loops import simulate
 from tests.support.replies import error, serve
 from tests.support.ways import server_context, trusting
 
@@ -165,25 +166,6 @@ async def test_one_attempt_is_one_request_and_no_renewal() -> None:
 # The rate ----------------------------------------------------------------------------------------
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop whose clock moves when it waits, by what it waits for and some lateness."""
-
-    def __init__(self, lateness: Iterator[float]) -> None:
-        self.now = 1000.0
-        super().__init__()
-        select = self._selector.select  # type: ignore[attr-defined]
-
-        def skip(timeout: float | None = None) -> list[Any]:
-            if timeout is not None and timeout > 0:
-                self.now += timeout + next(lateness)
-            return select(0)
-
-        self._selector.select = skip  # type: ignore[attr-defined]
-
-    def time(self) -> float:
-        return self.now
-
-
 def turns(
     rate: float, count: int, lateness: Iterator[float], *, cancelled: float = 0.0, gap: float = 0.0
 ) -> list[float]:
@@ -191,7 +173,7 @@ def turns(
     dice = random.Random(7)
     moments: list[float] = []
 
-    async def main() -> None:
+    async def main() -> list[float]:
         loop = asyncio.get_running_loop()
         limiter = RateLimiter(rate)
 
@@ -208,13 +190,9 @@ def turns(
                 if dice.random() < cancelled:
                     loop.call_later(dice.random() * count / rate, task.cancel)
         await asyncio.gather(*tasks, return_exceptions=True)
+        return moments
 
-    loop = VirtualLoop(lateness)
-    try:
-        loop.run_until_complete(main())
-    finally:
-        loop.close()
-    return moments
+    return simulate(main(), lateness)
 
 
 def most_in_a_second(moments: Sequence[float]) -> int:

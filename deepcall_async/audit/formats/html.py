@@ -324,7 +324,11 @@ def _details(view: GroupView) -> _Details:
     return _Details(
         id=view.id,
         label=view.label if view.group.name.strip() else f"(no name) ({view.id})",
-        says=f"{len(view.receivers):,} of {len(view.members):,} receive calls",
+        says=(
+            f"{len(view.receivers):,} of {len(view.members):,} receive calls"
+            if view.members
+            else "no agents"
+        ),
         receivers=_names(view, view.receivers),
         others=_names(view, sorted(set(view.members).difference(view.receivers))),
     )

@@ -300,7 +300,7 @@ def lookup_failed(context: Context) -> Iterator[Hit]:
             },
         )
     if snapshot.cut_short:
-        yield Hit(message="The run ended before the groups were listed.", key="list")
+        yield Hit(message="The groups were not listed, so nothing is known of them.", key="list")
     elif snapshot.pending:
         number = len(snapshot.pending)
         yield Hit(

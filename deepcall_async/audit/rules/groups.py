@@ -12,6 +12,7 @@ import unicodedata
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from math import inf
 
 from deepcall_async.audit.context import (
@@ -236,16 +237,17 @@ def odd_create_date(context: Context) -> Iterator[Hit]:
         date = group.create_date
         if date is None:
             continue
+        shown = str(date)
         if date <= 0:
             odd = "not set" if date == 0 else "negative"
         elif in_milliseconds(date):
             odd = "in milliseconds"
         elif context.now is not None and date > context.now.timestamp():
-            odd = "in the future"
+            odd, shown = "in the future", f"{datetime.fromtimestamp(date, UTC):%Y-%m-%d}"
         else:
             continue
         yield Hit(
-            message=f"{context.label(group_id)} has a create date that is {odd}: {date}.",
+            message=f"{context.label(group_id)} has a create date that is {odd}: {shown}.",
             group_id=group_id,
             evidence={"create_date": date, "odd": odd},
         )
