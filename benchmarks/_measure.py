@@ -1,7 +1,8 @@
 """How the benchmarks measure: CPU time and peak memory of a process, rounds, tables.
 
-Measures nothing by itself. CPU time is user and system time of the measured process alone; the
-best of the rounds is what the code costs, as slower rounds are the machine's.
+Measures nothing by itself. CPU time is user and system time of the measured process alone. A low
+percentile of many short segments is what the code costs: slower ones are the machine's, and the one
+fastest is luck.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ class Meter:
 
 
 class Spread(NamedTuple):
-    """The best and the median of some rounds, the smallest being the best."""
+    """The tenth percentile and the median of some segments."""
 
-    best: float
+    low: float
     median: float
 
     @classmethod
     def of(cls, rounds: Iterable[float]) -> Spread:
-        """Of these rounds."""
+        """Of these segments."""
         values = sorted(rounds)
-        return cls(values[0], median(values))
+        return cls(values[len(values) // 10], median(values))
 
 
 def peak_memory() -> float:

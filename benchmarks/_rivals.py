@@ -37,6 +37,9 @@ from deepcall_async import (
 )
 from deepcall_async.wire import Rosters
 
+SEGMENTS = 20
+"""In so many parts each process measures its calls."""
+
 USER, TOKEN = "29791451", "0123456789abcdef0123456789abcdef"
 
 
@@ -58,10 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What it found: seconds of CPU and of the clock, and MiB."""
+    """What it found: seconds of CPU and of the clock for each call, by segments, and MiB."""
 
-    cpu: float
-    wall: float
+    cpu: list[float]
+    wall: list[float]
     peak_memory: float
 
 
@@ -182,9 +185,21 @@ class _Bare(asyncio.Protocol):
             self._reply.set_result(reply)
 
 
+class _Buffered(_Bare, asyncio.BufferedProtocol):
+    """The same with one receive buffer for all: asyncio's own would be made anew each time."""
+
+    _buffer = bytearray(2**18)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(memoryview(self._buffer)[:nbytes]))
+
+
 @asynccontextmanager
 async def limit(settings: Settings) -> AsyncIterator[Run]:
-    """The least that a call one can await costs: a bare asyncio protocol and msgspec.
+    """The least that a call one can await costs: a bare buffered protocol and msgspec.
 
     It has one worker a connection and no pool, no deadline, no errors and no request of its own.
     """
@@ -197,7 +212,7 @@ async def limit(settings: Settings) -> AsyncIterator[Run]:
     loop = asyncio.get_running_loop()
 
     def bare() -> _Bare:
-        return _Bare(loop, head)
+        return _Buffered(loop, head)
 
     made = [
         (await loop.create_connection(bare, url.hostname or "", url.port or 0, ssl=tls))[1]
@@ -258,6 +273,41 @@ async def pyreqwest(settings: Settings) -> AsyncIterator[Run]:
             _decode(await (await request.send()).bytes())
 
         yield _workers(call, settings.concurrency)
+
+
+@asynccontextmanager
+async def ry(settings: Settings) -> AsyncIterator[Run]:
+    """Rust's reqwest behind asyncio in another binding, and msgspec."""
+    module = import_module("ry")
+    options: dict[str, object] = {}
+    if settings.authority:
+        authority = Path(settings.authority).read_bytes()  # noqa: ASYNC240  (not measured)
+        options["tls_certs_merge"] = [module.Certificate.from_pem(authority)]
+    client = module.Client(headers={"Content-Type": "application/json"}, **options)
+
+    async def call(key: int) -> None:
+        response = await client.post(settings.url, body=_encode(_body(key)))
+        _decode(await response.bytes())
+
+    yield _workers(call, settings.concurrency)
+
+
+@asynccontextmanager
+async def wreq(settings: Settings) -> AsyncIterator[Run]:
+    """A fork of reqwest that can look like browsers, and msgspec."""
+    module = import_module("wreq")
+    verify: object = True
+    if settings.authority:
+        authority = Path(settings.authority).read_bytes()  # noqa: ASYNC240  (not measured)
+        verify = module.CertStore.from_pem_stack(authority)
+    client = module.Client(verify=verify)
+    headers = {"Content-Type": "application/json"}
+
+    async def call(key: int) -> None:
+        response = await client.post(settings.url, body=_encode(_body(key)), headers=headers)
+        _decode(await response.bytes())
+
+    yield _workers(call, settings.concurrency)
 
 
 def _pydantic_reply() -> Any:
@@ -357,10 +407,12 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 CLIENTS: Mapping[str, Entry] = {
-    "limit": Entry("bare asyncio protocol + msgspec: the limit", limit),
+    "limit": Entry("bare buffered protocol + msgspec: the limit", limit),
     "us": Entry("deepcall_async", us),
     "us-observed": Entry("deepcall_async, with an observer that counts", us_observed),
     "us-new-rosters": Entry("deepcall_async, a new roster in every reply", us_new_rosters),
+    "ry": Entry("ry (Rust) + msgspec", ry, ("ry",)),
+    "wreq": Entry("wreq (Rust) + msgspec", wreq, ("wreq",)),
     "pyreqwest": Entry("pyreqwest (Rust) + msgspec", pyreqwest, ("pyreqwest",)),
     "aiohttp-tuned": Entry("aiohttp, tuned + msgspec", aiohttp_tuned, ("aiohttp",), 2),
     "aiohttp": Entry("aiohttp as people write it", aiohttp_as_written, ("aiohttp",), 2),
@@ -384,10 +436,15 @@ def versions_of(entry: Entry) -> dict[str, str] | None:
 async def _measure(settings: Settings) -> Figures:
     async with CLIENTS[settings.client].client(settings) as run:
         await run(settings.warm_up)
-        meter = Meter()
-        await run(settings.calls)
-        cpu, wall = meter.read()
-    return Figures(cpu, wall, peak_memory())
+        found = Figures([], [], 0.0)
+        calls = max(settings.concurrency, settings.calls // SEGMENTS)
+        for _ in range(SEGMENTS):
+            meter = Meter()
+            await run(calls)
+            cpu, wall = meter.read()
+            found.cpu.append(cpu / calls)
+            found.wall.append(wall / calls)
+    return msgspec.structs.replace(found, peak_memory=peak_memory())
 
 
 def _main(settings: Settings) -> None:

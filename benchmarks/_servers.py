@@ -7,6 +7,7 @@ installed, else by a bare asyncio protocol; ``python _servers.py`` is that proto
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import shutil
 import socket
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +71,29 @@ def http_reply(body: bytes, status: int = 200, extra: str = "") -> bytes:
     """A whole HTTP reply; ``extra`` is further header lines, each with its line end."""
     head = f"HTTP/1.1 {status} Reason\r\nContent-Type: application/json\r\n{extra}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def chunked_reply(body: bytes, extra: str = "") -> bytes:
+    """A whole HTTP reply in one chunk, as nginx sends what it compresses."""
+    head = f"HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Type: application/json\r\n{extra}"
+    head += "Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n"
+    return head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def zipped_reply(body: bytes) -> bytes:
+    """A whole HTTP reply, compressed and in a chunk."""
+    return chunked_reply(gzip.compress(body, 1), "Content-Encoding: gzip\r\n")
+
+
+def changing_replies(count: int = 64) -> list[bytes]:
+    """Large replies of which each has another roster, more than any client remembers."""
+    found = []
+    for number in range(count):
+        reply = json.loads(large_reply())
+        for agent in reply["response"]["agentData"]:
+            agent["name"] += f" of {number}"
+        found.append(http_reply(json.dumps(reply, separators=(",", ":")).encode()))
+    return found
 
 
 class Certificate(NamedTuple):
@@ -180,14 +205,14 @@ class Requests(asyncio.Protocol):
 class Canned(Requests):
     """Answers with fixed replies by the first part of the path, after a delay if asked."""
 
-    def __init__(self, replies: Mapping[bytes, bytes], delay: float = 0.0) -> None:
+    def __init__(self, replies: Mapping[bytes, Iterator[bytes]], delay: float = 0.0) -> None:
         super().__init__()
         self._replies = replies
         self._delay = delay
 
     def answer(self, request: bytes, body: bytes) -> None:
         """Answer."""
-        reply = self._replies[request.split(b"/", 2)[1]]
+        reply = next(self._replies[request.split(b"/", 2)[1]])
         if self._delay:
             loop = asyncio.get_running_loop()
             loop.call_later(self._delay, self.transport.write, reply)
@@ -197,7 +222,10 @@ class Canned(Requests):
 
 @contextmanager
 def canned(certificate: Certificate | None = None, *, nginx: bool = True) -> Iterator[str]:
-    """Serve the small and the large reply; give the address below which they stand."""
+    """Serve the replies; give the address below which they stand.
+
+    nginx serves only the small and the large one.
+    """
     scheme = "https" if certificate else "http"
     if nginx and has_nginx():
         with tempfile.TemporaryDirectory() as folder:
@@ -268,7 +296,15 @@ def _wait_for(port: int) -> None:
 
 
 def _main(delay: str, *certificate: str) -> None:
-    replies = {b"small": http_reply(small_reply()), b"large": http_reply(large_reply())}
+    small, large = small_reply(), large_reply()
+    replies = {
+        b"small": cycle([http_reply(small)]),
+        b"large": cycle([http_reply(large)]),
+        b"chunked": cycle([chunked_reply(small)]),
+        b"gzip": cycle([zipped_reply(small)]),
+        b"gzip-large": cycle([zipped_reply(large)]),
+        b"changing": cycle(changing_replies()),
+    }
     found = Certificate(*map(Path, certificate)) if certificate else None
     asyncio.run(serve(lambda: Canned(replies, float(delay)), found))
 

@@ -51,7 +51,7 @@ def main() -> int:
             for each in report.results
             if each.scenario == scenario.title and each.client not in LEFT_OUT
         ]
-        panel, height = _panel(title, sorted(found, key=lambda each: each.cpu_best), top)
+        panel, height = _panel(title, sorted(found, key=lambda each: each.cpu_low), top)
         parts += panel
         top += height
     size = f'viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}"'
@@ -69,17 +69,17 @@ def main() -> int:
 def _panel(title: str, results: Sequence[Result], top: int) -> tuple[list[str], int]:
     parts = [_text(8, top + 22, f"{title}: CPU µs a call", "title")]
     # Long enough for all but the slowest third.
-    longest = sorted(each.cpu_best for each in results)[-1 - len(results) // 3]
+    longest = sorted(each.cpu_low for each in results)[-1 - len(results) // 3]
     for row, each in enumerate(results):
         y = top + 36 + row * ROW
-        length = min(each.cpu_best, longest) * (WIDTH - LEFT - RIGHT) / longest
+        length = min(each.cpu_low, longest) * (WIDTH - LEFT - RIGHT) / longest
         kind = each.client if each.client in ("us", "limit") else ""
         parts.append(_text(LEFT - 10, y + BAR - 3, each.title, kind, "end"))
         shape = f'x="{LEFT}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"'
         parts.append(f'<rect class="bar {kind}" {shape}/>')
-        if each.cpu_best > longest:
+        if each.cpu_low > longest:
             parts.append(f'<path class="cut" d="M{LEFT + length - 30:.0f} {y + BAR + 2} l10 -20"/>')
-        parts.append(_text(LEFT + length + 8, y + BAR - 3, f"{each.cpu_best:,.0f}", kind))
+        parts.append(_text(LEFT + length + 8, y + BAR - 3, f"{each.cpu_low:,.0f}", kind))
     return parts, 36 + len(results) * ROW + 16
 
 

@@ -165,7 +165,7 @@ def _cpu(rounds: int, keys: int) -> bool:
             for name in names:
                 _, cpu, _ = _spawn("cpu", name, call, str(keys))
                 times[name, call].append(cpu / keys * 1e6)
-    best = {each: Spread.of(found).best for each, found in times.items()}
+    best = {each: Spread.of(found).low for each, found in times.items()}
     rows = [
         (
             name,

@@ -169,13 +169,22 @@ class Pool:
         Returns:
             The identity to send under, with a slot taken; or an error, and no slot.
         """
+        known, unlimited = account.source.identity, deadline is None and account.rate is None
+        if known is not None and unlimited and not self._is_held(account, ticket):
+            # A slot alone is waited for without a timeout, which would cost more than the wait:
+            # closing the pool lets in all who wait for one.
+            await self._slots.acquire()
+            identity = account.source.identity
+            if identity is not None and not self._is_held(account, ticket):
+                return identity
+            self._slots.release()
         scope = asyncio.timeout(None if deadline is None else deadline - time.monotonic())
         self._waiting.add(scope)
         held = False
         try:
             async with scope:
                 while True:
-                    if ticket is not None and account.gate.holds(ticket):
+                    if ticket is not None and self._is_held(account, ticket):
                         given_up = await account.gate.wait(ticket)
                         if given_up is not None:
                             return given_up
@@ -190,7 +199,7 @@ class Pool:
                         await account.rate.acquire()
                     # The credentials may have been rejected, and the service gone, meanwhile.
                     identity = account.source.identity
-                    if identity is not None and (ticket is None or not account.gate.holds(ticket)):
+                    if identity is not None and not self._is_held(account, ticket):
                         held = False
                         return identity
                     self._slots.release()
@@ -205,6 +214,11 @@ class Pool:
             self._waiting.discard(scope)
             if held:
                 self._slots.release()
+
+    @staticmethod
+    def _is_held(account: Account, ticket: Ticket | None) -> bool:
+        """Whether a call waits for the service itself to come back."""
+        return ticket is not None and account.gate.holds(ticket)
 
     def release(self) -> None:
         """Give the slot back."""
@@ -233,6 +247,8 @@ class Pool:
             for account in self.accounts:
                 account.source.close()
             expire(self._waiting)
+            # Who waits for a slot is let in, and then finds the pool closed.
+            self._slots.limit = 2**31
         # Also when closed before: that may have been cancelled midway.
         if self._transport is not None:
             await self._transport.close()

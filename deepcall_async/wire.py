@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -99,7 +100,7 @@ class Identity:
 
     def body(self, call: Call[Any]) -> bytes:
         """The request body: these credentials and the call's own fields."""
-        return self.head + b"," + call.fields[1:] if len(call.fields) > 2 else self.head + b"}"
+        return self.head + call.fields
 
 
 class Rosters:
@@ -114,32 +115,40 @@ class Rosters:
     def __init__(self) -> None:
         self._seen: list[tuple[bytes, tuple[Agent, ...]]] = []
 
-    def decode(self, body: bytes | bytearray) -> tuple[_RelationReply, tuple[Agent, ...]]:
+    def decode(self, body: bytes | bytearray) -> tuple[str, GroupAgentRelation]:
         """Decode a relation reply, sparing the roster when its bytes are known."""
-        start = body.find(_ROSTER_KEY)
-        if start >= 0:
-            start += len(_ROSTER_KEY)
-            for known, agents in self._seen:
-                if body.startswith(known, start):
-                    # What surrounds a known roster is decoded with a stand-in that no server
-                    # sends, so a second key of that name elsewhere in the reply is noticed.
-                    reply = _RELATION.decode(body[:start] + _STAND_IN + body[start + len(known) :])
-                    if bytes(reply.response.agentData) == _STAND_IN:
-                        return reply, agents
-                    break
-        reply = _RELATION.decode(body)
-        return reply, self._keep(bytes(reply.response.agentData))
-
-    def _keep(self, raw: bytes) -> tuple[Agent, ...]:
+        start = body.find(_ROSTER_KEY) + len(_ROSTER_KEY)
         for known, agents in self._seen:
-            if known == raw:
-                return agents
-        try:
-            agents = _AGENTS.decode(raw)
-        except msgspec.ValidationError as error:
-            what, _, where = str(error).partition(" - at `$")
-            path = "$.response.agentData" + (where or "`")
-            raise msgspec.ValidationError(f"{what} - at `{path}") from None
+            if known and body.startswith(known, start):
+                # What surrounds a known roster is decoded with a stand-in that no server sends,
+                # so a second key of that name elsewhere in the reply is noticed.
+                rest = body[:start] + _STAND_IN + body[start + len(known) :]
+                try:
+                    reply = _AROUND_ROSTER.decode(rest)
+                except msgspec.MsgspecError:
+                    break
+                data = reply.response
+                if bytes(data.agentData) != _STAND_IN:
+                    break
+                return reply.status, GroupAgentRelation(data.groupData, agents, data.relationData)
+        whole = _RELATION.decode(body)
+        found = whole.response
+        agents = self._keep(body, start, found.agentData)
+        return whole.status, GroupAgentRelation(found.groupData, agents, found.relationData)
+
+    def _keep(
+        self, body: bytes | bytearray, start: int, agents: tuple[Agent, ...]
+    ) -> tuple[Agent, ...]:
+        for _, known in self._seen:
+            if known == agents:
+                return known
+        # Where a roster ends is told by what comes next. An array that ends so within the roster
+        # would be cut off in its middle; what surrounds such a piece never decodes.
+        end = body.find(_AFTER_ROSTER, start) + 1
+        if not end:
+            raw = bytes(_AROUND_ROSTER.decode(body).response.agentData)
+        else:
+            raw = bytes(body[start:end]) if start >= len(_ROSTER_KEY) else b""
         self._seen.insert(0, (raw, agents))
         del self._seen[self.capacity :]
         return agents
@@ -155,16 +164,17 @@ class Endpoint(Struct, Generic[T], frozen=True):
     name: str
     path: str
     method: Method
-    read: Callable[[bytes | bytearray, Rosters], tuple[str, T]]
+    read: Callable[[Rosters, bytes | bytearray], tuple[str, T]]
     subject: Callable[[T], int] | None = None
 
 
 class Call(Struct, Generic[T], frozen=True):
     """A request ready to be sent under anyone's credentials.
 
-    ``fields`` is a JSON object. ``group_id`` is the group that the result must be about.
-    ``when_gone`` is the result when a repeat finds the group gone, ``when_no_data`` that of an
-    answer which says that there is no data. ``refine`` narrows the result.
+    ``fields`` is what follows the credentials in its JSON object. ``group_id`` is the group that
+    the result must be about. ``when_gone`` is the result when a repeat finds the group gone,
+    ``when_no_data`` that of an answer which says that there is no data. ``refine`` narrows the
+    result.
     """
 
     endpoint: Endpoint[T]
@@ -199,12 +209,20 @@ class _ListReply(_Reply):
 
 class _Relation(Struct):
     groupData: Group  # noqa: N815  (the wire's own name)
-    agentData: Raw  # noqa: N815  (the wire's own name)
+    agentData: tuple[Agent, ...]  # noqa: N815  (the wire's own name)
     relationData: tuple[AgentRelation, ...]  # noqa: N815  (the wire's own name)
 
 
 class _RelationReply(_Reply):
     response: _Relation
+
+
+class _AroundRoster(_Relation):
+    agentData: Raw  # type: ignore[assignment]  # noqa: N815  (the same, not decoded)
+
+
+class _AroundRosterReply(_Reply):
+    response: _AroundRoster
 
 
 class _Envelope(Struct):
@@ -216,23 +234,18 @@ class _Envelope(Struct):
 
 
 # strict=False: the pages' tables call ids strings and the replies send numbers; either is taken.
-_AGENTS = Decoder(tuple[Agent, ...], strict=False)
 _RELATION = Decoder(_RelationReply, strict=False)
+_AROUND_ROSTER = Decoder(_AroundRosterReply, strict=False)
 _LIST = Decoder(_ListReply, strict=False)
 _ADD = Decoder(_AddReply, strict=False)
 _MESSAGE = Decoder(_MessageReply, strict=False)
 _ENVELOPE = Decoder(_Envelope, strict=False)
 _ROSTER_KEY = b'"agentData":'
+_AFTER_ROSTER = b'],"relationData"'
 _STAND_IN = b"[0]"
 
 
-def _read_relation(body: bytes | bytearray, rosters: Rosters) -> tuple[str, GroupAgentRelation]:
-    reply, agents = rosters.decode(body)
-    data = reply.response
-    return reply.status, GroupAgentRelation(data.groupData, agents, data.relationData)
-
-
-def _read_list(body: bytes | bytearray, _: Rosters) -> tuple[str, tuple[Group, ...]]:
+def _read_list(_: Rosters, body: bytes | bytearray) -> tuple[str, tuple[Group, ...]]:
     reply = _LIST.decode(body)
     found = reply.response
     if isinstance(found, _GroupHolder):
@@ -240,18 +253,18 @@ def _read_list(body: bytes | bytearray, _: Rosters) -> tuple[str, tuple[Group, .
     return reply.status, found
 
 
-def _read_add(body: bytes | bytearray, _: Rosters) -> tuple[str, AddedGroup]:
+def _read_add(_: Rosters, body: bytes | bytearray) -> tuple[str, AddedGroup]:
     reply = _ADD.decode(body)
     return reply.status, AddedGroup(reply.groupId)
 
 
-def _read_message(body: bytes | bytearray, _: Rosters) -> tuple[str, str]:
+def _read_message(_: Rosters, body: bytes | bytearray) -> tuple[str, str]:
     reply = _MESSAGE.decode(body)
     return reply.status, reply.message if isinstance(reply.message, str) else ""
 
 
-def _read_delete(body: bytes | bytearray, rosters: Rosters) -> tuple[str, DeletedGroup]:
-    status, message = _read_message(body, rosters)
+def _read_delete(rosters: Rosters, body: bytes | bytearray) -> tuple[str, DeletedGroup]:
+    status, message = _read_message(rosters, body)
     return status, DeletedGroup(message=message)
 
 
@@ -265,8 +278,8 @@ _AGENT_RELATION = Endpoint(
     "groups.agent_relation",
     _API + "getGroupAgentRelation",
     "safe",
-    _read_relation,
-    lambda relation: relation.group.unique_id,
+    Rosters.decode,
+    attrgetter("group.unique_id"),
 )
 _ASSIGN_AGENTS = Endpoint(
     "groups.assign_agents", _API + "submitAssignGroupToAgent", "non_idempotent", _read_message
@@ -324,6 +337,9 @@ def agent_relation(
 ) -> Call[GroupAgentRelation]:
     """Ask for a group, its roster and who of it is in the group."""
     wanted = validation.number_or_text(group_id)
+    if quick is True and name is None and isinstance(wanted, int):
+        # What nearly all lookups ask, in a fifth of the time.
+        return Call(_AGENT_RELATION, b',"quick":true,"groupId":%d}' % wanted, wanted)
     fields: dict[str, object] = {"quick": validation.flag("quick", quick), "groupId": wanted}
     if name is not None:
         fields["name"] = validation.name(name)
@@ -350,10 +366,18 @@ def assign_agents(
     return Call(_ASSIGN_AGENTS, _json(fields))
 
 
+class Headers(Protocol):
+    """An answer's headers; one that has ``getall`` tells repeated fields apart."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """The first value of a field."""
+        ...
+
+
 def decode(
     call: Call[T],
     status: int,
-    headers: Mapping[str, str],
+    headers: Headers,
     body: bytes | bytearray,
     identity: Identity,
     rosters: Rosters,
@@ -375,7 +399,7 @@ def decode(
         try:
             if not body.isascii():
                 body.decode()
-            verdict, result = call.endpoint.read(body, rosters)
+            verdict, result = call.endpoint.read(rosters, body)
         except _MALFORMED as error:
             fault = error
         else:
@@ -394,7 +418,7 @@ def decode(
 def _refusal(
     call: Call[T],
     status: int,
-    headers: Mapping[str, str],
+    headers: Headers,
     body: bytes | bytearray,
     identity: Identity,
     now: Callable[[], float],
@@ -484,7 +508,7 @@ def _code(code: object) -> int | None:
     return None
 
 
-def _retry_after(headers: Mapping[str, str], now: Callable[[], float]) -> float | None:
+def _retry_after(headers: Headers, now: Callable[[], float]) -> float | None:
     getall = getattr(headers, "getall", None)
     values = cast("list[str]", getall("Retry-After", []) if getall else [])
     if len(values) != 1:
@@ -503,4 +527,5 @@ def _as_number(identifier: str) -> int | None:
 
 
 def _json(fields: Mapping[str, object]) -> bytes:
-    return msgspec.json.encode(fields)
+    """What follows the credentials, which are always there."""
+    return b"," + msgspec.json.encode(fields)[1:] if fields else b"}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from aiohttp import ClientTimeout
@@ -28,9 +28,19 @@ __all__ = [
     "Transport",
     "TransportOptions",
     "proxy_authorization",
+    "speaks_tls",
 ]
 
-Answer: TypeAlias = tuple[int, Mapping[str, str], bytes | bytearray]
+
+class Headers(Protocol):
+    """An answer's headers; names are caseless."""
+
+    def get(self, name: str, default: str, /) -> str:
+        """The first value of a field."""
+        ...
+
+
+Answer: TypeAlias = tuple[int, Headers, bytes | bytearray]
 """HTTP status, headers, decompressed body."""
 
 KEEPALIVE = 15.0
@@ -119,3 +129,8 @@ def proxy_authorization(proxy: URL) -> dict[str, str]:
         return {}
     login = f"{proxy.user}:{proxy.password or ''}".encode()
     return {"Proxy-Authorization": f"Basic {b64encode(login).decode('ascii')}"}
+
+
+def speaks_tls(url: URL, proxy: URL | None) -> bool:
+    """Whether the service or the proxy is spoken to over TLS."""
+    return url.scheme == "https" or (proxy is not None and proxy.scheme == "https")

@@ -31,6 +31,7 @@ from deepcall_async.transport.base import (
     Answer,
     TransportOptions,
     proxy_authorization,
+    speaks_tls,
 )
 from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import (
@@ -163,10 +164,10 @@ class ClientSessionTransport:
 def _route(url: URL, options: TransportOptions, headers: dict[str, str]) -> dict[str, Any]:
     """The keyword arguments of a request that say how to connect, and with which headers."""
     found: dict[str, Any] = {"headers": headers}
-    if options.ssl is not None and url.scheme == "https":
+    proxy = None if options.proxy is None else URL(options.proxy)
+    if options.ssl is not None and speaks_tls(url, proxy):
         found["ssl"] = options.ssl
-    if options.proxy is not None:
-        proxy = URL(options.proxy)
+    if proxy is not None:
         found["proxy"] = proxy.with_user(None)
         # A tunnel's CONNECT has headers of its own; a proxy that is none reads the request's.
         if url.scheme == "https":

@@ -20,22 +20,26 @@ from aiohttp.connector import Connection as PooledConnection
 from aiohttp.http_exceptions import ContentLengthError
 
 from deepcall_async.errors import DeepCallError, RequestTimeout
-from deepcall_async.transport.base import KEEPALIVE, READ_BUFFER_SIZE, Answer
+from deepcall_async.transport.base import KEEPALIVE, Answer
 from deepcall_async.transport.bodies import read_limited
-from deepcall_async.transport.errors import closed_in_flight
-from deepcall_async.transport.plain import PlainHeaders, may_become_plain, plain_head
+from deepcall_async.transport.errors import closed_in_flight, response_too_large
+from deepcall_async.transport.parsed import AnswerReader
+from deepcall_async.transport.plain import (
+    PlainHeaders,
+    may_become_plain,
+    plain_head,
+    whole_body,
+)
 
-__all__ = ["Connection", "State"]
+__all__ = ["CLOSED", "IDLE", "Connection", "State", "UnsupportedLoop"]
 
-_LARGEST_PREALLOCATED = 2**20
-"""The largest body for which memory is reserved because the answer's head announces it."""
-
-_LONGEST_PREFIX = 2**15
-"""Bytes kept of an answer that aiohttp's parser reads, to find where its head ends."""
-
-_LAST_CHUNK = b"0\r\n\r\n"
+_LARGEST_PLAIN = 2**20
+"""The largest body, in bytes, that is not left to aiohttp's parser, which takes it bit by bit."""
 
 _SETTLING_TURNS = 5
+
+_SMALL_REQUEST = 2**12
+"""Bytes of a request that any connection takes at once, so that nobody need ask whether it did."""
 
 _LARGEST_TLS_REQUEST = 2**14
 """Bytes of a request over TLS up to which a written request counts as sent.
@@ -68,13 +72,20 @@ class State(IntEnum):
     """Of no further use."""
 
 
+class UnsupportedLoop(Exception):
+    """The event loop's transports cannot do what a `Connection` needs of them."""
+
+
+# An attribute of an enumeration is looked up anew each time; these names are not.
+CONNECTING, IDLE, WAITING, BODY, PARSING, CLOSED = State
+
 _NEXT: Mapping[State, frozenset[State]] = {
-    State.CONNECTING: frozenset({State.IDLE, State.CLOSED}),
-    State.IDLE: frozenset({State.WAITING, State.CLOSED}),
-    State.WAITING: frozenset({State.IDLE, State.BODY, State.PARSING, State.CLOSED}),
-    State.BODY: frozenset({State.IDLE, State.CLOSED}),
-    State.PARSING: frozenset({State.IDLE, State.CLOSED}),
-    State.CLOSED: frozenset({State.CLOSED}),
+    CONNECTING: frozenset({IDLE, CLOSED}),
+    IDLE: frozenset({WAITING, CLOSED}),
+    WAITING: frozenset({IDLE, BODY, PARSING, CLOSED}),
+    BODY: frozenset({IDLE, CLOSED}),
+    PARSING: frozenset({IDLE, CLOSED}),
+    CLOSED: frozenset({CLOSED}),
 }
 
 
@@ -98,12 +109,16 @@ class Connection(asyncio.BufferedProtocol):
         self, pooled: PooledConnection, buffer: memoryview, max_response_bytes: int
     ) -> None:
         handler, transport = pooled.protocol, pooled.transport
-        descriptor = -1 if transport is None else transport.get_extra_info("socket").fileno()
+        socket = None if transport is None else transport.get_extra_info("socket")
+        if transport is not None and (socket is None or not hasattr(transport, "set_protocol")):
+            pooled.close()
+            raise UnsupportedLoop
+        descriptor = -1 if socket is None else socket.fileno()
         # The handler closes a connection on which the server spoke before it was asked.
         if handler is None or transport is None or descriptor < 0 or handler.should_close:
             pooled.close()
             raise ConnectionResetError("the connection was lost as soon as it was made")
-        self.state: State = State.CONNECTING
+        self.state: State = CONNECTING
         self.transport: asyncio.Transport = transport
         self.used: bool = False
         self.lost: bool = False
@@ -116,18 +131,22 @@ class Connection(asyncio.BufferedProtocol):
         self._pooled = pooled
         self._handler: ResponseHandler = handler
         self._loop = asyncio.get_running_loop()
-        self._has_bytes = _readability(descriptor)
+        self.poll: Callable[[int], object] = _poll_of(descriptor)
         self._tls = transport.get_extra_info("ssl_object") is not None
         self._waiter: asyncio.Future[Answer | None] | None = None
-        self._reader = _Reader(handler)
+        self._reader = AnswerReader(handler)
         self._buffer = self._room = buffer
-        self._largest_plain = min(max_response_bytes, _LARGEST_PREALLOCATED)
+        self._largest_plain = min(max_response_bytes, _LARGEST_PLAIN)
         self._body: bytearray | None = None
         self._sent = 0
         self._first = b""
         self._ended: Literal["timeout", "closed"] | None = None
         self._tls_error: ssl.SSLError | None = None
-        transport.set_protocol(self)
+        try:
+            transport.set_protocol(self)
+        except (NotImplementedError, AttributeError) as error:
+            pooled.close()
+            raise UnsupportedLoop from error
 
     def __repr__(self) -> str:
         return f"<Connection {self.state.name.lower()}>"
@@ -152,13 +171,14 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls_error is not None:
             raise self._tls_error
         # Over TLS there may be bytes that are no answer: tickets to resume the session with.
-        if self.state is State.CONNECTING and (self._tls or not self._has_bytes()):
-            self._become(State.IDLE)
-        return self.state is State.IDLE
+        if self.state is CONNECTING and (self._tls or not self.poll(0)):
+            self._become(IDLE)
+        return self.state is IDLE
 
-    def is_usable(self) -> bool:
-        """Whether an idle connection is still alive and silent, as far as this side can know."""
-        return self.state is State.IDLE and not self._has_bytes()
+    @property
+    def is_busy(self) -> bool:
+        """Whether it carries a request."""
+        return self.state in (WAITING, BODY, PARSING)
 
     def send(self, request: bytes) -> asyncio.Future[Answer | None]:
         """Send a request.
@@ -166,30 +186,27 @@ class Connection(asyncio.BufferedProtocol):
         Returns:
             A future of its answer, or of None as soon as aiohttp's parser has begun to read it.
         """
-        self._become(State.WAITING)
+        self._become(WAITING)
         self._sent = len(request)
         waiter = self._waiter = self._loop.create_future()
         self.transport.write(request)
         return waiter
 
-    async def parsed_answer(self, limit: int) -> Answer | None:
-        """The answer that aiohttp's parser reads, or None for a body over `limit` bytes.
-
-        After None, ``head`` still holds the answer's head.
-        """
+    async def parsed_answer(self, limit: int) -> Answer | DeepCallError:
+        """The answer that aiohttp's parser reads, or an error for a body over `limit` bytes."""
         self.head, payload = await self._handler.read()
         while 100 <= self.head.code < 200 and self.head.code != 101:
             self._reader.heads += 1
             self.head, payload = await self._handler.read()
         self._reader.payload = payload
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             self._reader.wake()
         declared = self.head.headers.get("Content-Length")
         content = await read_limited(payload, declared, limit)
+        message, self.head = self.head, None
         if content is None:
             self.close()
-            return None
-        message, self.head = self.head, None
+            return response_too_large(message.code, limit)
         self._read_keepalive(b"\r\nkeep-alive: %b" % _latin1(message.headers.get("Keep-Alive")))
         whole = self._reader.fully_consumed(message.headers) and not self._handler.should_close
         self._answered(reusable=whole)
@@ -210,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """End the connection at once."""
-        self._become(State.CLOSED)
+        self._become(CLOSED)
         self.transport.abort()
 
     def release(self) -> None:
@@ -224,14 +241,18 @@ class Connection(asyncio.BufferedProtocol):
         # beginning of the next one.
         if (
             reusable
-            and self.state is not State.CLOSED
-            and not self.transport.get_write_buffer_size()
-            and (self._sent <= _LARGEST_TLS_REQUEST or not self._tls)
+            and self.state is not CLOSED
+            and (self._sent <= _SMALL_REQUEST or self._request_is_sent())
         ):
-            self._become(State.IDLE)
+            self._become(IDLE)
             self.used = True
         else:
             self.close()
+
+    def _request_is_sent(self) -> bool:
+        if self._tls and self._sent > _LARGEST_TLS_REQUEST:
+            return False
+        return not self.transport.get_write_buffer_size()
 
     def _read_keepalive(self, head: bytes) -> None:
         found = _KEEPALIVE_TIMEOUT.search(head)
@@ -246,54 +267,69 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         state = self.state
-        if state is State.WAITING:
+        if state is WAITING:
             self._begin(bytes(self._buffer[:nbytes]))
-        elif state is State.BODY:
+        elif state is BODY:
             self._room = self._room[nbytes:]
             if not self._room:
                 body, self._body, self._room = self._body, None, self._buffer
                 head, self.head = self.head, None
                 self._plain_answer(head, body or b"", reusable=True)
-        elif state is State.PARSING:
+        elif state is PARSING:
             self._reader.feed(bytes(self._buffer[:nbytes]))
-        elif state is not State.CLOSED:
+        elif state is not CLOSED:
             self.close()
 
     def _begin(self, data: bytes) -> None:
+        """Take the first bytes of an answer, and mostly all of them."""
         if self._first:
             data, self._first = self._first + data, b""
-        found = plain_head(data)
-        if found is None and may_become_plain(data):
-            self._first = data
+        framing = plain_head(data)
+        if framing is None:
+            if may_become_plain(data):
+                self._first = data
+            else:
+                self._parse(data)
             return
-        start, length = found or (0, 0)
+        start, length, limit = framing.start, framing.length, self._largest_plain
+        if length is None or framing.zipped or length > limit:
+            body = whole_body(data, framing, limit)
+            if body is None:
+                self._parse(data)
+            else:
+                self._plain_answer(data[:start], body, reusable=True)
+            return
         missing = start + length - len(data)
-        if not start or length > self._largest_plain:
-            self._become(State.PARSING)
-            self._reader.start(data)
-            self._give(None)
-        elif missing <= 0:
+        if missing <= 0:
             self._plain_answer(data[:start], data[start : start + length], reusable=not missing)
         else:
-            self._become(State.BODY)
+            self._become(BODY)
             # The rest is received to where it belongs.
             self.head, self._body = data[:start], bytearray(length)
             self._body[: length - missing] = data[start:]
             self._room = memoryview(self._body)[length - missing :]
 
-    def _plain_answer(self, head: bytes, body: bytes | bytearray, *, reusable: bool) -> None:
-        if b"eep-" in head:
-            self._read_keepalive(head)
-        self._answered(reusable=reusable)
-        self._give((200, PlainHeaders(head), body))
+    def _parse(self, data: bytes) -> None:
+        self._become(PARSING)
+        self._reader.start(data)
+        self._leave_to_reader()
 
-    def _give(self, answer: Answer | None) -> None:
+    def _leave_to_reader(self) -> None:
+        """Let whoever waits ask aiohttp's handler for the answer, or for what happened."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result(answer)
+            waiter.set_result(None)
+
+    def _plain_answer(self, head: bytes, body: bytes | bytearray, *, reusable: bool) -> None:
+        if b"imeout" in head:
+            self._read_keepalive(head)
+        self._answered(reusable=reusable)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result((200, PlainHeaders(head), body))
 
     def eof_received(self) -> None:
-        if self.state in (State.CONNECTING, State.IDLE):
+        if self.state in (CONNECTING, IDLE):
             self.close()
         else:
             self._handler.eof_received()
@@ -306,7 +342,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
-        self._become(State.CLOSED)
+        self._become(CLOSED)
         self._handler.connection_lost(exc)
         if isinstance(exc, ssl.SSLError):
             self._tls_error = exc
@@ -321,79 +357,17 @@ class Connection(asyncio.BufferedProtocol):
                 waiter.set_exception(cut)
         self._reader.wake()
         # In all other cases it is aiohttp's handler that raises what happened.
-        self._give(None)
-
-
-class _Reader:
-    """aiohttp's parser at work on one answer, with a count of what it was fed.
-
-    The parser keeps to itself what came behind an answer. The count tells whether anything did.
-    """
-
-    def __init__(self, handler: ResponseHandler) -> None:
-        self.payload: aiohttp.StreamReader | None = None
-        self.heads: int = 1
-        self._handler = handler
-        self._received = 0
-        self._prefix = bytearray()
-        self._last = b""
-
-    def start(self, data: bytes) -> None:
-        self._received, self.heads = 0, 1
-        self._last = b""
-        self._prefix.clear()
-        # A parser for this answer alone: it could keep half a head that came behind another.
-        self._handler.set_response_params(
-            read_until_eof=True, auto_decompress=True, read_bufsize=READ_BUFFER_SIZE
-        )
-        self.feed(data)
-
-    def feed(self, data: bytes) -> None:
-        self._received += len(data)
-        # The end of a chunked body may arrive in several portions.
-        self._last = (self._last + data)[-len(_LAST_CHUNK) :]
-        if len(self._prefix) < _LONGEST_PREFIX:
-            self._prefix += data
-        self._handler.data_received(data)
-
-    def fully_consumed(self, headers: Mapping[str, str]) -> bool:
-        """Whether the answer ended exactly where the received bytes end.
-
-        False where that cannot be told, such as behind trailers.
-        """
-        self.payload = None
-        received, last, self._last = self._received, self._last, b""
-        declared = headers.get("Content-Length")
-        if declared is None:
-            return last == _LAST_CHUNK
-        start = 0
-        # The interim answers' heads (1xx), which have no bodies, and the answer's own.
-        for _ in range(self.heads):
-            end = self._prefix.find(b"\r\n\r\n", start)
-            if end < 0:
-                return False
-            start = end + 4
-        return received == start + int(declared)
-
-    def wake(self) -> None:
-        """Wake whoever reads the body of a connection that ended.
-
-        aiohttp's handler forgets a body whose parser failed, and its reader would sleep for ever.
-        """
-        payload, self.payload = self.payload, None
-        if payload is not None and not payload.is_eof() and payload.exception() is None:
-            error = self._handler.exception()
-            payload.set_exception(error or aiohttp.ServerDisconnectedError())
+        self._leave_to_reader()
 
 
 def _latin1(value: str | None) -> bytes:
     return (value or "").encode("latin-1", "replace")
 
 
-def _readability(descriptor: int) -> Callable[[], bool]:
-    """A check, without waiting, whether anything has arrived on a socket."""
+def _poll_of(descriptor: int) -> Callable[[int], object]:
+    """What tells, waiting for so many milliseconds, whether anything has arrived on a socket."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        return lambda: bool(poll.poll(0))
-    return lambda: bool(select.select([descriptor], [], [], 0)[0])
+        return poll.poll
+    return lambda wait: select.select([descriptor], [], [], wait / 1000)[0]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -29,15 +31,16 @@ from deepcall_async.transport.base import (
     Answer,
     TransportOptions,
     proxy_authorization,
+    speaks_tls,
 )
-from deepcall_async.transport.connection import Connection, State
+from deepcall_async.transport.client_session import ClientSessionTransport
+from deepcall_async.transport.connection import CLOSED, IDLE, Connection, UnsupportedLoop
 from deepcall_async.transport.errors import (
     MAPPED_EXCEPTIONS,
     address_of,
     expire,
     map_connect_exception,
     map_exception,
-    response_too_large,
 )
 
 __all__ = ["DirectTransport", "is_possible"]
@@ -99,23 +102,27 @@ class DirectTransport:
         self._request = _connect_request(url, proxy, options.ssl, self._loop)
         self._head = _RequestHead(url, proxy, self._request, options.headers)
         self._idle: deque[Connection] = deque()
-        self._busy: set[Connection] = set()
+        # All that are open, those in use included.
+        self._connections: set[Connection] = set()
         self._connecting: set[asyncio.Timeout] = set()
         # One timer for all that is in flight: one for each request would cost more than all else
         # that is done for it here.
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._next_deadline = float("inf")
+        self._fallback: ClientSessionTransport | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self._buffer = memoryview(bytearray(_RECEIVE_BUFFER_SIZE))
 
     def __repr__(self) -> str:
-        return f"<DirectTransport {len(self._busy)} active, {len(self._idle)} idle>"
+        active = len(self._connections) - len(self._idle)
+        return f"<DirectTransport {active} active, {self.idle} idle>"
 
     @property
     def idle(self) -> int:
         """See `Transport.idle`."""
-        return len(self._idle)
+        # One that the server has ended stays among them until somebody looks for one.
+        return sum(connection.state is IDLE for connection in self._idle)
 
     async def send(
         self,
@@ -127,19 +134,19 @@ class DirectTransport:
         trace: Trace | None = None,
     ) -> Answer | DeepCallError:
         """See `Transport.send`."""
-        started = self._loop.time()
+        started = time.monotonic()
         connection = self._take_idle(started, max_idle)
         if connection is None:
             made = await self._connect(timeout)
+            if made is None:
+                return await self._slower().send(path, body, timeout=timeout, max_idle=max_idle)
             if not isinstance(made, Connection):
                 return made
             connection = made
         # The time for connecting is the attempt's too.
-        connection.deadline = started + timeout
-        self._busy.add(connection)
-        if connection.deadline < self._next_deadline:
-            self._set_deadline_timer(connection.deadline)
-        limit = self._options.max_response_bytes
+        connection.deadline = deadline = started + timeout
+        if deadline < self._next_deadline:
+            self._set_deadline_timer(deadline)
         answer: Answer | DeepCallError | None
         try:
             if trace is None:
@@ -148,28 +155,29 @@ class DirectTransport:
                 trace.reused = connection.used
                 answer = await connection.send(self._head.traced_request(path, body(), trace))
             if answer is None:
-                answer = await connection.parsed_answer(limit)
-            if answer is None:
-                answer = response_too_large(connection.head.code, limit)
+                answer = await connection.parsed_answer(self._options.max_response_bytes)
         except MAPPED_EXCEPTIONS as error:
             connection.close()
             answer = map_exception(error, self._address, reused=connection.used)
         except RuntimeError:
             # aiohttp's reader raises it for a connection that was ended under it.
-            connection.close()
+            self._discard(connection)
             answer = connection.abort_error()
             if answer is None:
                 raise
         except BaseException:
-            connection.close()
+            self._discard(connection)
             raise
-        finally:
-            self._busy.discard(connection)
-            if connection.state is State.CLOSED:
-                connection.release()
-        if connection.state is State.IDLE:
+        if connection.state is IDLE:
             self._park(connection)
             return answer
+        return self._ended(connection, answer, started)
+
+    def _ended(
+        self, connection: Connection, answer: Answer | DeepCallError, started: float
+    ) -> Answer | DeepCallError:
+        """What came of a request whose connection is of no further use."""
+        self._discard(connection)
         # A body that ends with its connection looks complete when we ended the connection.
         aborted = connection.abort_error()
         if aborted is not None and not self._closed:
@@ -183,29 +191,34 @@ class DirectTransport:
         if self._sweeper is not None:
             self._sweeper.cancel()
         expire(self._connecting)
-        for connection in self._busy:
-            connection.abort("closed")
         while self._idle:
             self._discard(self._idle.pop())
+        for connection in self._connections:
+            connection.abort("closed")
         # Closing the connector first would leave those who read a body asleep for ever.
-        while self._busy or self._connecting:
+        while self._connections or self._connecting:
             await asyncio.sleep(0)
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         await self._connector.close()
+        if self._fallback is not None:
+            await self._fallback.close()
 
     def _set_deadline_timer(self, when: float) -> None:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self._next_deadline = when
-        self._deadline_timer = self._loop.call_at(when, self._on_deadline)
+        wait = max(0.0, when - time.monotonic())
+        self._deadline_timer = self._loop.call_later(wait, self._on_deadline)
 
     def _on_deadline(self) -> None:
         self._deadline_timer, self._next_deadline = None, float("inf")
         # A loop may call early by the resolution of its clock.
-        now = self._loop.time() + 0.001
+        now = time.monotonic() + 0.001
         later = float("inf")
-        for connection in self._busy:
+        for connection in self._connections:
+            if not connection.is_busy:
+                continue
             if connection.deadline <= now:
                 connection.abort("timeout")
             else:
@@ -223,13 +236,27 @@ class DirectTransport:
             elif idle_for > max_idle:
                 # The others have been idle for longer still.
                 return None
-            elif connection.is_usable():
+            elif connection.state is IDLE and not connection.poll(0):
                 return self._idle.pop()
             else:
                 self._discard(self._idle.pop())
         return None
 
-    async def _connect(self, timeout: float) -> Connection | DeepCallError:
+    def _slower(self) -> ClientSessionTransport:
+        """What is used instead where the event loop cannot do what a `Connection` needs."""
+        if self._fallback is None:
+            self._fallback = ClientSessionTransport(self._options, None)
+            warnings.warn(
+                "this event loop is not one that deepcall_async knows: calls work, but slower",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return self._fallback
+
+    async def _connect(self, timeout: float) -> Connection | DeepCallError | None:
+        """A new connection or an error; None where the event loop cannot do what one needs."""
+        if self._fallback is not None:
+            return None
         scope = asyncio.timeout(timeout)
         made: list[socket.socket] = []
         _sockets_made.set(made)
@@ -245,8 +272,11 @@ class DirectTransport:
                     self._discard(connection)
                     raise
                 if settled and not self._closed:
+                    self._connections.add(connection)
                     return connection
                 self._discard(connection)
+        except UnsupportedLoop:
+            return None
         except MAPPED_EXCEPTIONS as error:
             if type(self._loop).__module__.startswith("uvloop"):
                 # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor but
@@ -275,13 +305,13 @@ class DirectTransport:
     @property
     def _open(self) -> int:
         # Those being made include the one that room is made for.
-        return len(self._idle) + len(self._busy) + len(self._connecting) - 1
+        return len(self._connections) + len(self._connecting) - 1
 
     def _park(self, connection: Connection) -> None:
         if self._closed:
             self._discard(connection)
             return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = time.monotonic()
         self._idle.append(connection)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(KEEPALIVE, self._sweep)
@@ -289,18 +319,17 @@ class DirectTransport:
     def _discard(self, connection: Connection) -> None:
         connection.close()
         connection.release()
+        self._connections.discard(connection)
 
     def _close_idle_since(self, started: float) -> None:
         while self._idle and self._idle[0].idle_since <= started:
             self._discard(self._idle.popleft())
 
     def _sweep(self) -> None:
-        now = self._loop.time()
+        now = time.monotonic()
         kept: deque[Connection] = deque()
         for connection in self._idle:
-            if connection.state is State.CLOSED or now - connection.idle_since >= (
-                connection.keepalive
-            ):
+            if connection.state is CLOSED or now - connection.idle_since >= (connection.keepalive):
                 self._discard(connection)
             else:
                 kept.append(connection)
@@ -356,7 +385,7 @@ def _connect_request(
         loop=loop,
         proxy=None if proxy is None else proxy.with_user(None),
         proxy_headers=None if proxy is None else proxy_authorization(proxy),
-        ssl=True if url.scheme == "http" else context or default_ssl_context(),
+        ssl=(context or default_ssl_context()) if speaks_tls(url, proxy) else True,
     )
 
 

@@ -1,88 +1,161 @@
-"""Plain replies, told apart from all others by their heads.
+"""Plain replies, told apart from all others by their heads, and their bodies.
 
-A pure function of bytes. It accepts only what it is sure of. All else that HTTP allows is left to
-aiohttp's parser, so a reply means the same whichever of the two reads it.
+Pure functions of bytes. They accept only what they are sure of. All else that HTTP allows is left
+to aiohttp's parser, so a reply means the same whichever of the two reads it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import zlib
 from typing import TypeVar
 
+from msgspec import Struct
 from multidict import CIMultiDict
 
-__all__ = ["PlainHeaders", "may_become_plain", "plain_head"]
+__all__ = ["PlainHeaders", "may_become_plain", "plain_head", "whole_body"]
 
 D = TypeVar("D")
 
 LONGEST_HEAD = 8190
 """The most that aiohttp accepts for one line of a head; here it bounds the head as a whole."""
 
-# HTTP/1.1 200 with exactly one length, nothing that changes what the bytes after the head mean or
-# whether the connection stays open, printable ASCII, and complete line ends throughout. The
-# lookahead refuses the fields that decide those things, and one that aiohttp's parser refuses. The
-# possessive repeats keep it linear. Field names are caseless, the protocol's name is not (RFC 9112,
-# 2.3).
-_FIELDS = (
-    rb"(?:(?!content-length|content-encoding|transfer-encoding|connection|upgrade|trailer"
-    rb"|sec-websocket)"
-    rb"[\w-]++:[\t -~]*+\r\n|connection:[\t ]*+keep-alive[\t ]*+\r\n){0,60}+"
-)
-_PLAIN = re.compile(
-    rb"HTTP/1\.1 200 [\t -~]*+\r\n"
-    rb"(?i:%b(content-length:[\t ]*+(\d{1,9})[\t ]*+\r\n)%b\r\n)" % (_FIELDS, _FIELDS)
-)
+_GZIP = 31
+"""What zlib calls a body with gzip's head and checksum."""
 
-
+# HTTP/1.1 200, printable ASCII, complete line ends throughout, and no field that changes what the
+# bytes after the head mean or whether the connection stays open, except those that are captured.
+# Names are caseless, so the first letter decides: those of most fields begin none of the fields to
+# look out for. A spelling that is not listed, such as CONTENT-TYPE, is left to aiohttp's parser.
+# The possessive repeats keep it linear.
+_VALUE = rb" *+[ -~]*+\r\n"
+_NAME = rb"[A-Za-z0-9_-]*+:"
+_FIELD = (
+    rb"(?:[ABD-RV-Zabd-rv-z0-9_-]%b%b"
+    rb"|[Cc](?:(?![Oo][Nn])%b%b|ontent-(?:[Tt]ype|[Ll]anguage|[Ss]ecurity-[Pp]olicy):%b"
+    rb"|onnection: *+[Kk]eep-[Aa]live *+\r\n)"
+    # Not Sec-WebSocket, which aiohttp's parser refuses; not Trailer, Transfer-Encoding, Upgrade.
+    rb"|[Ss](?![Ee][Cc])%b%b|[Tt](?![Rr])%b%b|[Uu](?![Pp])%b%b)"
+) % (_NAME, _VALUE, _NAME, _VALUE, _VALUE, _NAME, _VALUE, _NAME, _VALUE, _NAME, _VALUE)
+_FRAMING = (
+    rb"(?:[Cc]ontent-[Ll]ength: *+(\d{1,9}) *+\r\n|([Cc]ontent-[Ee]ncoding: *+gzip *+\r\n)"
+    rb"|([Tt]ransfer-[Ee]ncoding: *+chunked *+\r\n))"
+)
 _STATUS_LINE = b"HTTP/1.1 200 "
+_HEAD = re.compile(
+    rb"HTTP/1\.1 200 [ -~]*+\r\n(?:%b){0,60}+%b(?:%b){0,60}+(?:%b(?:%b){0,60}+)?+\r\n"
+    % (_FIELD, _FRAMING, _FIELD, _FRAMING, _FIELD)
+)
+_BEGINNING = re.compile(
+    rb"HTTP/1\.1 200 (?:[ -~]*+\r?|[ -~]*+\r\n(?:%b|%b)*(?:\r|[A-Za-z0-9_-]*+(?::[ -~]*+\r?)?)?)"
+    % (_FIELD, _FRAMING)
+)
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 
 
-def plain_head(data: bytes) -> tuple[int, int] | None:
-    """Where a plain reply's body begins, and its length; None for a reply that is not plain."""
-    found = _PLAIN.match(data, 0, LONGEST_HEAD)
-    return None if found is None else (found.end(), int(found[2]))
+class Framing(Struct, frozen=True, gc=False):
+    """Where a reply's body begins, and what its head says of the body.
+
+    ``length`` is None for a body in chunks; ``zipped`` is true for one that gzip compressed.
+    """
+
+    start: int
+    length: int | None
+    zipped: bool = False
+
+
+def plain_head(data: bytes) -> Framing | None:
+    """What the head of a plain reply says; None for a reply that is not plain."""
+    found = _HEAD.match(data, 0, LONGEST_HEAD)
+    if found is None:
+        return None
+    if found.lastindex == 1:
+        return Framing(found.end(), int(found[1]))
+    length, zipped, chunked, length_too, zipped_too, chunked_too = found.groups()
+    if (length and length_too) or (zipped and zipped_too):
+        return None
+    length, chunked = length or length_too, chunked or chunked_too
+    # Exactly one of them says where the body ends.
+    if (length is None) is (chunked is None):
+        return None
+    return Framing(found.end(), None if length is None else int(length), bool(zipped or zipped_too))
 
 
 def may_become_plain(data: bytes) -> bool:
-    """Whether this is the beginning of a head that may turn out to be plain."""
-    return (
-        len(data) < LONGEST_HEAD
-        and data.startswith(_STATUS_LINE[: len(data)])
-        and b"\r\n\r\n" not in data
-        # A head whose lines end in bare LF ends otherwise, if aiohttp's parser takes it at all.
-        and data.count(b"\n") == data.count(b"\r\n")
-    )
+    """Whether this is the beginning of a head that may turn out to be plain.
+
+    Not if a line of it is none that a plain head has: aiohttp's parser may refuse it at once.
+    """
+    if len(data) <= len(_STATUS_LINE):
+        return data == _STATUS_LINE[: len(data)]
+    return len(data) < LONGEST_HEAD and _BEGINNING.fullmatch(data) is not None
 
 
-class PlainHeaders(Mapping[str, str]):
-    """A plain reply's headers, taken apart when they are first asked for, which is seldom."""
+def whole_body(data: bytes, framing: Framing, limit: int) -> bytes | None:
+    """The body of a reply that has arrived whole and with nothing behind it.
 
-    __slots__ = ("_fields", "_head")
+    Args:
+        data: the reply.
+        framing: what its head says.
+        limit: the most bytes that it may have, decompressed.
 
-    def __init__(self, head: bytes) -> None:
-        self._head = head
-        self._fields: CIMultiDict[str] | None = None
+    Returns:
+        The decompressed body, or None where anything is not exactly as it should be.
+    """
+    if framing.length is None:
+        body = _joined_chunks(data, framing.start)
+        if body is None:
+            return None
+    elif framing.start + framing.length == len(data):
+        body = data[framing.start :]
+    else:
+        return None
+    if not framing.zipped:
+        return body if len(body) <= limit else None
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        body = unpacker.decompress(body, limit)
+    except zlib.error:
+        return None
+    return body if unpacker.eof and not unpacker.unused_data else None
+
+
+def _joined_chunks(data: bytes, start: int) -> bytes | None:
+    """The content of a chunked body without extensions and trailers that ends where data does."""
+    parts: list[bytes] = []
+    while (found := _CHUNK_SIZE.match(data, start)) is not None:
+        size, start = int(found[1], 16), found.end()
+        end = start + size
+        if data[end : end + 2] != b"\r\n":
+            return None
+        if not size:
+            return b"".join(parts) if end + 2 == len(data) else None
+        parts.append(data[start:end])
+        start = end + 2
+    return None
+
+
+class PlainHeaders(Struct, frozen=True, gc=False):
+    """A plain reply's headers, taken apart when they are asked for, which is seldom."""
+
+    head: bytes
 
     def __repr__(self) -> str:
         return "<PlainHeaders>"
 
-    def __getitem__(self, name: str) -> str:
-        return self._parsed()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parsed())
-
-    def __len__(self) -> int:
-        return len(self._parsed())
+    def get(self, name: str, default: str) -> str:
+        """The first value of a field."""
+        return self._parsed().get(name, default)
 
     def getall(self, name: str, default: D) -> list[str] | D:
         """All values of a field."""
         return self._parsed().getall(name, default)
 
+    def items(self) -> list[tuple[str, str]]:
+        """The fields in their order."""
+        return list(self._parsed().items())
+
     def _parsed(self) -> CIMultiDict[str]:
-        if self._fields is None:
-            lines = self._head.decode("ascii").split("\r\n")[1:-2]
-            fields = (line.partition(":") for line in lines)
-            self._fields = CIMultiDict((name, value.strip("\t ")) for name, _, value in fields)
-        return self._fields
+        lines = self.head.decode("ascii").split("\r\n")[1:-2]
+        fields = (line.partition(":") for line in lines)
+        return CIMultiDict((name, value.strip("\t ")) for name, _, value in fields)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from deepcall_async import DeepCall, DeepCallError
 from deepcall_async.transport.base import Answer
-from deepcall_async.transport.connection import State
+from deepcall_async.transport.connection import Connection, State
 from deepcall_async.transport.direct import DirectTransport
 from tests.support.clients import both_paths, client, quick
 from tests.support.endpoints import ADD, DELETE, RELATION
@@ -89,9 +89,9 @@ def exchanges(draw: st.DrawFn) -> tuple[Response, bytes, Receipts]:
 async def delivered(transport: DirectTransport, receipts: Receipts) -> Answer | DeepCallError:
     """Send a request, deliver these receipts as the event loop does, and give what came of it."""
     sending = asyncio.create_task(transport.send("/x", lambda: b"{}", timeout=10.0, max_idle=10.0))
-    while not (transport._busy or sending.done()):
+    while not (busy(transport) or sending.done()):
         await asyncio.sleep(0)
-    (connection,) = transport._busy
+    (connection,) = busy(transport)
     assert connection.state is State.WAITING
     for turn in receipts.turns:
         await asyncio.sleep(0)
@@ -104,6 +104,10 @@ async def delivered(transport: DirectTransport, receipts: Receipts) -> Answer | 
                 connection.buffer_updated(size)
                 at += size
     return await sending
+
+
+def busy(transport: DirectTransport) -> list[Connection]:
+    return [each for each in transport._connections if each.is_busy]
 
 
 def idle(transport: DirectTransport) -> int:

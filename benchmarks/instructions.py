@@ -1,0 +1,121 @@
+"""Instructions of a relation lookup, counted by valgrind's callgrind, against a recorded count.
+
+Counts what the client's process executes for a call, for a small, a large and a compressed reply of
+a bare server, 8 calls at once on asyncio. A count repeats within a fraction of a per cent, however
+busy the machine, so a growth of over 2 % is the code's. It depends on the interpreter and on the
+libraries: where nothing is recorded for them, or valgrind is missing, the check is skipped and says
+so. ``--record`` writes the present counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+from _measure import table
+from _servers import canned
+
+from deepcall_async import DeepCall, UserToken
+
+RECORDS = Path(__file__).with_suffix(".json")
+SIZES = ("small", "large", "gzip")
+WORKERS, WARM_UP, CALLS = 8, 25, 100
+GROWTH = 0.02
+MARK = "getpriority"
+"""A function of the C library that nothing else calls: where callgrind begins a new count."""
+LONGEST = 240
+"""Seconds that the counting of one size may take; without other load it is ten."""
+
+
+def main() -> int:
+    """Count, and compare or record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--record", action="store_true", help="write the counts as the record")
+    parser.add_argument("--calls", metavar="URL", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.calls:
+        asyncio.run(_lookups(options.calls))
+        return 0
+    if shutil.which("valgrind") is None:
+        print("skipped: valgrind is not installed")
+        return 0
+    records: dict[str, dict[str, int]] = {}
+    if RECORDS.exists():
+        records = msgspec.json.decode(RECORDS.read_bytes(), type=dict[str, dict[str, int]])
+    record = records.get(_environment())
+    if record is None and not options.record:
+        print(f"skipped: no record for {_environment()}; --record makes one")
+        return 0
+    with canned(nginx=False) as base, ThreadPoolExecutor(os.cpu_count()) as threads:
+        urls = [f"{base}/{size}" for size in SIZES]
+        counts = dict(zip(SIZES, threads.map(_count, urls), strict=True))
+    if options.record:
+        records[_environment()] = counts
+        RECORDS.write_bytes(msgspec.json.format(msgspec.json.encode(records), indent=1) + b"\n")
+        record = counts
+    assert record is not None
+    shares = {size: counts[size] / record[size] for size in SIZES}
+    rows = [(size, f"{counts[size]:,}", f"{shares[size]:.3f}") for size in SIZES]
+    print(table(("reply", "instructions a call", "of the record"), rows))
+    grown = [size for size in SIZES if shares[size] > 1 + GROWTH]
+    for size in grown:
+        print(f"MISSED {size}: over {1 + GROWTH} of the record")
+    return 1 if grown else 0
+
+
+def _environment() -> str:
+    libraries = " ".join(f"{name}-{version(name)}" for name in ("aiohttp", "msgspec", "multidict"))
+    # Two builds of one version differ by their compiler's settings.
+    built = crc32(f"{sys.version}{sysconfig.get_config_var('CONFIG_ARGS')}".encode())
+    python = f"{platform.python_implementation()}-{platform.python_version()}-{built:08x}"
+    return f"{python} {platform.machine()} {libraries}"
+
+
+def _count(url: str) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "counts")
+        subprocess.run(
+            [
+                *("valgrind", "--tool=callgrind", f"--callgrind-out-file={written}"),
+                *(f"--dump-before={MARK}", sys.executable, __file__, "--calls", url),
+            ],
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+            capture_output=True,
+            timeout=LONGEST,
+            check=True,
+        )
+        # The first file is of what came before the first mark, the second of what came after it.
+        lines = written.with_suffix(".2").read_text().splitlines()
+    total = next(line for line in lines if line.startswith("totals:"))
+    return int(total.split()[1]) // (CALLS * WORKERS)
+
+
+async def _lookups(url: str) -> None:
+    credentials = UserToken("29791451", "0123456789abcdef0123456789abcdef")
+    async with DeepCall(credentials, base_url=url, timeout=LONGEST) as client:
+
+        async def work(calls: int) -> None:
+            for _ in range(calls):
+                await client.groups.agent_relation(28)
+
+        for calls in (WARM_UP, CALLS):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(WORKERS):
+                    group.create_task(work(calls))
+            os.getpriority(os.PRIO_PROCESS, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
