@@ -30,6 +30,7 @@ __all__ = [
     "Stats",
     "Trace",
     "attempt_observer",
+    "log_last",
 ]
 
 log: logging.Logger = logging.getLogger("deepcall_async")
@@ -212,23 +213,20 @@ class Observers:
     def __repr__(self) -> str:
         return f"<Observers {len(self.given)}>"
 
-    def report(
-        self, endpoint: str, path: str, start: float, *, always: bool = False
-    ) -> CallReport | None:
+    def report(self, endpoint: str, path: str, start: float) -> CallReport | None:
         """What tells of a call that begins in this context; None when nobody wants to know.
 
         Args:
             endpoint: its name.
             path: where its requests go, below the base URL.
             start: when it began, in monotonic seconds.
-            always: though nobody wants to know.
         """
         ended, listener = self.ended, attempt_observer.get()
         if listener is not None:
             ended = (listener, *ended)
         if log.isEnabledFor(logging.DEBUG):
             ended = (_log_attempt, *ended)
-        if ended or self.calls or self.started or always:
+        if ended or self.calls or self.started:
             return CallReport(self, ended, endpoint, path, start)
         return None
 
@@ -320,7 +318,7 @@ class CallReport:
         if attempt > 1:
             self._http_status, self.headers, self.reused, self.sent = None, None, False, 0
         tell = self._observers.started
-        if not tell and not self.last:
+        if not tell:
             return
         event = AttemptStarted(
             self._id,
@@ -333,8 +331,6 @@ class CallReport:
             self.previous,
             self._observers.stats,
         )
-        if self.last:
-            _log_last(event)
         for each in tell:
             try:
                 headers = each(event)
@@ -407,9 +403,9 @@ def _log_attempt(event: AttemptEnded) -> None:
     )
 
 
-def _log_last(event: AttemptStarted) -> None:
-    why = "" if event.previous is None else f", after {_outcome(event.previous)}"
-    log.warning("%s attempt=%d is the last%s", event.endpoint, event.attempt, why)
+def log_last(endpoint: str, attempt: int, error: BaseException) -> None:
+    """Log that an attempt is the last, and what the one before ended with."""
+    log.warning("%s attempt=%d is the last, after %s", endpoint, attempt, _outcome(error))
 
 
 def _outcome(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from deepcall_async.errors import (
     GroupUnavailable,
     RequestTimeout,
 )
-from deepcall_async.events import CallReport, Observers
+from deepcall_async.events import CallReport, Observers, log_last
 from deepcall_async.pacing import current_patience
 from deepcall_async.pool import Account, Pool
 from deepcall_async.retry import Recovery, Retry, RetryPolicy, final_error
@@ -124,9 +124,9 @@ class Session:
                     )
                 retry = following
                 account.retries += 1
-                # That an attempt is the last is worth a line in the log, whoever listens.
-                if report is None and retry.last:
-                    report = self.observers.report(endpoint.name, endpoint.path, start, always=True)
+                # In a fan-out the outcome says it, and a thousand lines would say no more.
+                if retry.last and ticket is None:
+                    log_last(endpoint.name, attempts + 1, result)
                 if report is not None:
                     report.previous, report.last = result, retry.last
         except BaseException as error:

@@ -159,7 +159,7 @@ async def _raw(client: DeepCall, call: Any) -> object:
     import msgspec
     from msgspec.structs import replace
 
-    def read(body: bytes | bytearray, _: object) -> tuple[str, object]:
+    def read(_: object, body: bytes | bytearray) -> tuple[str, object]:
         reply = msgspec.json.decode(body)
         status = reply.get("status") if isinstance(reply, dict) else None
         return (status if isinstance(status, str) else ""), reply
