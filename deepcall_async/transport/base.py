@@ -18,7 +18,6 @@ from deepcall_async.errors import DeepCallError
 from deepcall_async.events import Trace
 
 __all__ = [
-    "ACCEPT_ENCODING",
     "CHANGE_MAX_IDLE",
     "CONTENT_TYPE",
     "KEEPALIVE",
@@ -54,7 +53,6 @@ servers close idle connections after a second or more.
 """
 
 CONTENT_TYPE = "application/json"
-ACCEPT_ENCODING = "gzip, deflate"
 
 NO_TIMEOUT = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 """Switches aiohttp's own timeouts off: a transport keeps one deadline for the whole request."""
