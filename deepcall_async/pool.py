@@ -138,6 +138,8 @@ class Pool:
                 "this client belongs to another event loop: make one client per loop, or close it"
                 " with `await client.aclose()` and make a new one"
             )
+        elif self._transport is not None:
+            self._transport.abandon()
         self._loop = self._transport = self._closer = None
         self._waiting.clear()
         for account in self.accounts:
