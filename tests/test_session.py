@@ -558,7 +558,8 @@ async def test_our_own_session_keeps_no_cookies(path: str) -> None:
 async def test_a_proxy_from_the_environment_is_used_only_when_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with FaultServer(serve) as server, FaultServer(serve) as proxy:
+    # Another variable names the proxy for https, and to that a proxy would be a tunnel.
+    async with FaultServer(serve, ssl=False) as server, FaultServer(serve, ssl=False) as proxy:
         for name in PROXY_VARIABLES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)

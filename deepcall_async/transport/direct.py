@@ -287,11 +287,15 @@ class DirectTransport:
         except UnsupportedLoop:
             return None
         except MAPPED_EXCEPTIONS as error:
-            if type(self._loop).__module__.startswith("uvloop"):
-                # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor but
-                # not the socket, which when collected would close whatever has that number then.
-                for each in made:
+            for each in made:
+                if type(self._loop).__module__.startswith("uvloop"):
+                    # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor
+                    # but not the socket, which when collected would close whatever has that number
+                    # then.
                     each.detach()
+                else:
+                    # aiofastnet 1.2 leaves it open when the connection ends before the handshake.
+                    each.close()
             if not self._closed:
                 return map_connect_exception(error, self._address, self._proxy_address)
         finally:
