@@ -95,6 +95,9 @@ class Gate:
 
     Args:
         address: the service's host and port, for messages.
+
+    Attributes:
+        is_calm: a success would tell it nothing that it does not know.
     """
 
     def __init__(self, address: str) -> None:
@@ -107,6 +110,8 @@ class Gate:
         self._last_error: DeepCallError | None = None
         self._outage: _Outage | None = None
         self._throttle: _Throttle | None = None
+        # Asked after each call, so it is reckoned when something changes.
+        self.is_calm: bool = True
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else self._reason()
@@ -116,11 +121,6 @@ class Gate:
     def is_open(self) -> bool:
         """Whether calls pass without waiting."""
         return self._outage is None and self._throttle is None
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether a success tells it nothing that it does not know."""
-        return self._unanswered == 0 and self._outage is None and self._throttle is None
 
     def holds(self, ticket: Ticket) -> bool:
         """Whether a call has to wait; one whose patience is spent does not wait any more."""
@@ -165,6 +165,11 @@ class Gate:
         Returns:
             Whether the call is held, so that its next attempt is free.
         """
+        held = self._learn(error, sent, ticket)
+        self.is_calm = self._unanswered == 0 and self.is_open
+        return held
+
+    def _learn(self, error: DeepCallError | None, sent: float, ticket: Ticket | None) -> bool:
         now = time.monotonic()
         if ticket is not None:
             ticket.passed = False

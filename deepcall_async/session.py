@@ -33,6 +33,9 @@ __all__ = ["Session"]
 
 T = TypeVar("T")
 
+_FIRST = Retry()
+"""How a call begins: at once, on any connection and with the credentials at hand."""
+
 
 class Session:
     """Sends calls through a pool under one account.
@@ -81,7 +84,7 @@ class Session:
         ticket = None if patience is None else Ticket(start, patience)
         max_idle = CHANGE_MAX_IDLE if endpoint.method == "non_idempotent" else KEEPALIVE
         recovery: Recovery | None = None
-        retry = Retry()
+        retry = _FIRST
         attempts = 0
         try:
             while True:
@@ -179,16 +182,17 @@ class Session:
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
         told = False
         try:
-            admitted: Identity | DeepCallError | None = pool.try_admit(account, ticket)
-            if admitted is None:
+            identity = pool.try_admit(account, ticket)
+            if identity is None:
                 admitted = await pool.admit(account, deadline, ticket)
-            if isinstance(admitted, Identity) and (self.closed or pool.closed):
-                pool.release()
-                admitted = ClientClosed("the client was closed before the request was sent")
-            if isinstance(admitted, DeepCallError):
-                if ticket is not None:
-                    account.gate.probe_ended(ticket)
-                return self._named(admitted, call, number - 1), None, False
+                if isinstance(admitted, Identity) and (self.closed or pool.closed):
+                    pool.release()
+                    admitted = ClientClosed("the client was closed before the request was sent")
+                if isinstance(admitted, DeepCallError):
+                    if ticket is not None:
+                        account.gate.probe_ended(ticket)
+                    return self._named(admitted, call, number - 1), None, False
+                identity = admitted
             sent, timeout = time.monotonic(), self.timeout
             if deadline is not None:
                 timeout = min(timeout, deadline - sent)
@@ -199,7 +203,7 @@ class Session:
                     told = True
                 answer = await transport.send(
                     endpoint.path,
-                    partial(admitted.body, call),
+                    partial(identity.body, call),
                     timeout=timeout,
                     max_idle=max_idle,
                     trace=report,
@@ -214,19 +218,20 @@ class Session:
             raise
         result: T | DeepCallError
         status: int | None = None
-        body: bytes | bytearray = b""
+        received = 0
         if isinstance(answer, DeepCallError):
             result = answer
         else:
             status, headers, body = answer
-            result = decode(call, status, headers, body, admitted, account.rosters, time.time)
+            received = len(body)
+            result = decode(call, status, headers, body, identity, account.rosters, time.time)
         error = self._named(result, call, number) if isinstance(result, DeepCallError) else None
         held = False
         if error is not None or ticket is not None or not account.gate.is_calm:
             held = account.gate.report(error, sent, ticket)
         if report is not None:
-            report.attempt_ended(status, error, len(body))
-        return result, admitted, held
+            report.attempt_ended(status, error, received)
+        return result, identity, held
 
     async def _in_time(
         self, wanted: Coroutine[object, object, Identity | DeepCallError], start: float

@@ -221,24 +221,25 @@ def decode(
         rosters: the rosters already decoded.
         now: gives the time in Unix seconds, for a Retry-After that is a date.
     """
+    endpoint, wanted = call.endpoint, call.group_id
     fault: Exception | None = None
     if 200 <= status < 300:
         try:
             if not body.isascii():
                 body.decode()
-            verdict, result = call.endpoint.read(rosters, body)
+            verdict, result = endpoint.read(rosters, body)
         except replies.MALFORMED as error:
             fault = error
         else:
             if verdict == "success":
-                if call.group_id is None or call.endpoint.subject is None:
+                if wanted is None or endpoint.subject is None:
                     return result if call.refine is None else call.refine(result)
-                if call.endpoint.subject(result) == call.group_id:
+                if endpoint.subject(result) == wanted:
                     return result
                 why = "the answer is about another group"
-                return replies.unexpected(call.endpoint.name, status, why)
-    name, secrets = call.endpoint.name, identity.secrets
-    refusal = replies.error_of(name, status, headers, body, secrets, now, fault)
+                return replies.unexpected(endpoint.name, status, why)
+    secrets = identity.secrets
+    refusal = replies.error_of(endpoint.name, status, headers, body, secrets, now, fault)
     if call.when_no_data is not None and isinstance(refusal, NoData):
         return call.when_no_data
     return refusal
