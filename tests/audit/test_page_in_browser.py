@@ -19,6 +19,8 @@ from deepcall_async.audit import Mute, Report, audit, render
 from tests.support.audit_accounts import NOW, account, agents, hostile, refused, relation
 from tests.support.rows import mostly_thorough
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
