@@ -35,7 +35,7 @@ from deepcall_async import (
     Observer,
     UserToken,
 )
-from deepcall_async.wire import Rosters
+from deepcall_async.replies import Rosters
 
 SEGMENTS = 20
 """In so many parts each process measures its calls."""

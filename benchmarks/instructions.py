@@ -18,7 +18,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from zlib import crc32
@@ -36,7 +35,7 @@ GROWTH = 0.02
 MARK = "getpriority"
 """A function of the C library that nothing else calls: where callgrind begins a new count."""
 LONGEST = 240
-"""Seconds that the counting of one size may take; without other load it is ten."""
+"""Seconds that counting may take; without other load it is fifteen."""
 
 
 def main() -> int:
@@ -46,7 +45,8 @@ def main() -> int:
     parser.add_argument("--calls", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.calls:
-        asyncio.run(_lookups(options.calls))
+        for size in SIZES:
+            asyncio.run(_lookups(f"{options.calls}/{size}"))
         return 0
     if shutil.which("valgrind") is None:
         print("skipped: valgrind is not installed")
@@ -58,9 +58,8 @@ def main() -> int:
     if record is None and not options.record:
         print(f"skipped: no record for {_environment()}; --record makes one")
         return 0
-    with canned(nginx=False) as base, ThreadPoolExecutor(os.cpu_count()) as threads:
-        urls = [f"{base}/{size}" for size in SIZES]
-        counts = dict(zip(SIZES, threads.map(_count, urls), strict=True))
+    with canned(nginx=False) as base:
+        counts = _count(base)
     if options.record:
         records[_environment()] = counts
         RECORDS.write_bytes(msgspec.json.format(msgspec.json.encode(records), indent=1) + b"\n")
@@ -83,23 +82,30 @@ def _environment() -> str:
     return f"{python} {platform.machine()} {libraries}"
 
 
-def _count(url: str) -> int:
+def _count(base: str) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "counts")
         subprocess.run(
             [
                 *("valgrind", "--tool=callgrind", f"--callgrind-out-file={written}"),
-                *(f"--dump-before={MARK}", sys.executable, __file__, "--calls", url),
+                *(f"--dump-before={MARK}", sys.executable, __file__, "--calls", base),
             ],
             env={**os.environ, "PYTHONHASHSEED": "0"},
             capture_output=True,
             timeout=LONGEST,
             check=True,
         )
-        # The first file is of what came before the first mark, the second of what came after it.
-        lines = written.with_suffix(".2").read_text().splitlines()
-    total = next(line for line in lines if line.startswith("totals:"))
-    return int(total.split()[1]) // (CALLS * WORKERS)
+        # Each size has two marks, and each file holds what came before one: the first of a size is
+        # its warming up, and starting Python before that, the second its calls.
+        return {
+            size: _total(written.with_suffix(f".{2 * number}")) // (CALLS * WORKERS)
+            for number, size in enumerate(SIZES, 1)
+        }
+
+
+def _total(counts: Path) -> int:
+    lines = counts.read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("totals:")).split()[1])
 
 
 async def _lookups(url: str) -> None:

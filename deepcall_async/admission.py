@@ -1,4 +1,4 @@
-"""Whether a request may be sent now: the rate to keep, and how the service has been answering.
+"""Whether a request may be sent now, by how the service has been answering.
 
 State and arithmetic only. Nothing here knows what a request asks, and nothing is sent.
 """
@@ -17,23 +17,16 @@ from typing import TypeAlias
 from deepcall_async.errors import (
     ApiError,
     ConnectFailed,
-    ConnectionLost,
     DeepCallError,
-    RateLimited,
     RequestTimeout,
-    ServerFault,
     UnexpectedReply,
 )
 from deepcall_async.pacing import Patience
+from deepcall_async.retry import is_refusal, is_unanswered
 
-__all__ = ["Gate", "RateLimiter", "Ticket", "is_refusal", "is_unanswered"]
+__all__ = ["Gate", "Ticket"]
 
 log: logging.Logger = logging.getLogger("deepcall_async")
-
-_CATCH_UP = 0.02
-"""Seconds by which turns may be late and still be made up for."""
-_SPACING = 1.035
-"""Turns are this much further apart than the rate says, so that catching up never exceeds it."""
 
 _UNANSWERED_IN_A_ROW = 3
 _FIRST_PROBE_DELAY = 0.1
@@ -57,88 +50,6 @@ _LIFTED_AFTER = 5.0
 """Seconds after which a rate that holds nobody back is lifted."""
 _MAX_THROTTLED_RETRIES = 50
 """How often one call is held for a throttle, so that one that is always refused comes to an end."""
-
-_NO_SERVER_STATUSES = frozenset({502, 503, 504})
-
-
-def is_refusal(error: DeepCallError) -> bool:
-    """Whether the service asks for fewer requests: HTTP 429, or anything with ``Retry-After``."""
-    if isinstance(error, RateLimited):
-        return True
-    return isinstance(error, ApiError) and error.retry_after is not None
-
-
-def is_unanswered(error: DeepCallError) -> bool:
-    """Whether the service itself did not answer.
-
-    A bare 502, 503 or 504 comes from a proxy in front of it. A connection that had died idle says
-    nothing of the service.
-    """
-    if isinstance(error, ConnectFailed):
-        return not error.fatal
-    if isinstance(error, RequestTimeout):
-        return error.sent
-    if isinstance(error, ConnectionLost):
-        return not error.stale
-    return (
-        isinstance(error, ServerFault)
-        and error.code is None
-        and error.http_status in _NO_SERVER_STATUSES
-        and error.retry_after is None
-    )
-
-
-class RateLimiter:
-    """Turns at a fixed rate, given in the order in which they were asked for.
-
-    The next turn is reckoned from the one before and not from when that one was taken, so the
-    event loop's own delays do not add up. A waiter that was cancelled costs no turn.
-
-    Args:
-        per_second: the most turns in any second.
-    """
-
-    def __init__(self, per_second: float) -> None:
-        self._interval = _SPACING / per_second
-        self._next = 0.0
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __repr__(self) -> str:
-        return f"<RateLimiter {_SPACING / self._interval:g} a second, {len(self._waiters)} waiting>"
-
-    def try_acquire(self) -> bool:
-        """Take a turn, if one is due and nobody waits for it."""
-        return not self._waiters and self._take(asyncio.get_running_loop().time())
-
-    async def acquire(self) -> None:
-        """Wait for a turn."""
-        if self.try_acquire():
-            return
-        loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
-        self._waiters.append(waiter)
-        if self._timer is None:
-            self._timer = loop.call_at(self._next, self._on_timer)
-        await waiter
-
-    def _take(self, now: float) -> bool:
-        if now < self._next:
-            return False
-        self._next = max(self._next, now - _CATCH_UP) + self._interval
-        return True
-
-    def _on_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        while self._waiters:
-            if self._waiters[0].done():
-                self._waiters.popleft()
-            elif self._take(loop.time()):
-                self._waiters.popleft().set_result(None)
-            else:
-                self._timer = loop.call_at(self._next, self._on_timer)
-                return
 
 
 class Ticket:

@@ -23,7 +23,7 @@ from deepcall_async.reconcile import add_and_reconcile
 from deepcall_async.renewal import IdentitySource
 from deepcall_async.retry import RetryPolicy
 from deepcall_async.session import Session
-from deepcall_async.transport.base import ACCEPT_ENCODING, CONTENT_TYPE, TransportOptions
+from deepcall_async.transport.base import CONTENT_TYPE, TransportOptions
 from deepcall_async.validation import of_type, positive_int, positive_number
 
 __all__ = ["DeepCall", "GroupsAPI"]
@@ -52,6 +52,8 @@ class DeepCall:
             show it; None for the system's authorities.
         proxy: the URL of an HTTP proxy, such as ``"http://user:password@proxy.example:3128"``.
         headers: sent with every request. Those that this package sets itself are refused.
+        compress: ask for compressed replies, which cost less on a slow network and more CPU time;
+            None for yes, except from this machine.
         observers: are told of each attempt and each call, in this order; see `Observer`.
         session: an aiohttp session to borrow, with all that is set on it; it is never closed, and
             at most as many requests are in flight as its connector has slots. This package then
@@ -79,6 +81,7 @@ class DeepCall:
         ssl: SSLContext | None = None,
         proxy: str | None = None,
         headers: Mapping[str, str] | None = None,
+        compress: bool | None = None,
         observers: Iterable[Observer] = (),
         session: ClientSession | None = None,
         allow_http: bool = False,
@@ -99,7 +102,7 @@ class DeepCall:
             headers={
                 "User-Agent": options.user_agent(app_info),
                 "Accept": CONTENT_TYPE,
-                "Accept-Encoding": ACCEPT_ENCODING,
+                "Accept-Encoding": options.accept_encoding(compress, url),
                 **validation.headers(headers),
             },
             max_connections=positive_int("max_connections", max_connections),

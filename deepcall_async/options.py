@@ -17,11 +17,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from deepcall_async import validation
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
 from deepcall_async.version import __version__
 
 __all__ = [
     "Referenced",
+    "accept_encoding",
     "base_url",
     "credentials_from",
     "credentials_from_environment",
@@ -101,6 +103,18 @@ def base_url(given: str | None, *, allow_http: bool) -> str:
             " pass allow_http=True"
         )
     return url.rstrip("/")
+
+
+def accept_encoding(compress: bool | None, base_url: str) -> str:
+    """The Accept-Encoding header: compressed replies, or those that cost no unpacking.
+
+    Args:
+        compress: whether to ask for compressed replies; None for yes, except from this machine.
+        base_url: the service's address.
+    """
+    if compress is None:
+        compress = not _is_loopback(urlsplit(base_url).hostname or "")
+    return "gzip, deflate" if validation.flag("compress", compress) else "identity"
 
 
 def user_agent(app_info: str | None) -> str:

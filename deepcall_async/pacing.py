@@ -1,23 +1,29 @@
-"""How many calls may run at once, and how long a fan-out waits for a service that is away.
+"""How many calls run at once, how fast, and how long a fan-out waits for a service that is away.
 
-`Limiter` holds calls to a limit, `Adaptive` moves that limit, `Patience` is one fan-out's clock.
-Nothing here sends a request or knows what a call does.
+`Limiter` holds calls to a limit that `Adaptive` moves, `RateLimiter` to a rate; `Patience` is one
+fan-out's clock. Nothing here sends a request or knows what a call does.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextvars import ContextVar
 
 from msgspec import Struct
 
-from deepcall_async.errors import ApiError, RateLimited, RequestTimeout
+from deepcall_async.errors import DeepCallError, RequestTimeout
 from deepcall_async.events import AttemptEnded
+from deepcall_async.retry import is_refusal
 from deepcall_async.validation import is_int
 
-__all__ = ["Adaptive", "Limiter", "Pace", "Patience", "current_patience"]
+__all__ = ["Adaptive", "Limiter", "Pace", "Patience", "RateLimiter", "current_patience"]
+
+_CATCH_UP = 0.02
+"""Seconds by which turns may be late and still be made up for."""
+_SPACING = 1.035
+"""Turns are this much further apart than the rate says, so that catching up never exceeds it."""
 
 _FIRST_GROWTH = 1.5
 """Growth of the limit by the window, until the first sign of too much."""
@@ -133,6 +139,59 @@ class Limiter:
                 waiter.set_result(None)
 
 
+class RateLimiter:
+    """Turns at a fixed rate, given in the order in which they were asked for.
+
+    The next turn is reckoned from the one before and not from when that one was taken, so the
+    event loop's own delays do not add up. A waiter that was cancelled costs no turn.
+
+    Args:
+        per_second: the most turns in any second.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = _SPACING / per_second
+        self._next = 0.0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<RateLimiter {_SPACING / self._interval:g} a second, {len(self._waiters)} waiting>"
+
+    def try_acquire(self) -> bool:
+        """Take a turn, if one is due and nobody waits for it."""
+        return not self._waiters and self._take(asyncio.get_running_loop().time())
+
+    async def acquire(self) -> None:
+        """Wait for a turn."""
+        if self.try_acquire():
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiters.append(waiter)
+        if self._timer is None:
+            self._timer = loop.call_at(self._next, self._on_timer)
+        await waiter
+
+    def _take(self, now: float) -> bool:
+        if now < self._next:
+            return False
+        self._next = max(self._next, now - _CATCH_UP) + self._interval
+        return True
+
+    def _on_timer(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._waiters:
+            if self._waiters[0].done():
+                self._waiters.popleft()
+            elif self._take(loop.time()):
+                self._waiters.popleft().set_result(None)
+            else:
+                self._timer = loop.call_at(self._next, self._on_timer)
+                return
+
+
 class Patience:
     """For how long the calls of one fan-out are held while the service is away or refuses all.
 
@@ -224,7 +283,7 @@ class Pace:
     def attempt_ended(self, attempt: AttemptEnded) -> None:
         """Learn from an attempt."""
         sent, ended = attempt.started, attempt.ended
-        refused = _is_refusal(attempt.error)
+        refused = _is_overload(attempt.error)
         self._hold = min(self._hold + _HOLD, 3 * _HOLD) if refused else max(0, self._hold - 1)
         # What was sent under an earlier limit says nothing of this one.
         if sent < self._changed_at:
@@ -286,8 +345,8 @@ class Pace:
         self._limiter.limit = int(self._limit)
 
 
-def _is_refusal(error: BaseException | None) -> bool:
+def _is_overload(error: BaseException | None) -> bool:
     # A lost connection is no sign: those that are lost by chance would press the limit down.
-    if isinstance(error, ApiError) and error.retry_after is not None:
+    if isinstance(error, RequestTimeout):
         return True
-    return isinstance(error, (RateLimited, RequestTimeout))
+    return isinstance(error, DeepCallError) and is_refusal(error)

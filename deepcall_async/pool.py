@@ -16,16 +16,17 @@ from weakref import WeakSet
 
 from aiohttp import ClientSession
 
-from deepcall_async.admission import Gate, RateLimiter, Ticket
+from deepcall_async.admission import Gate, Ticket
 from deepcall_async.errors import ClientClosed, DeepCallError, RequestTimeout
 from deepcall_async.events import Stats
-from deepcall_async.pacing import Limiter
+from deepcall_async.pacing import Limiter, RateLimiter
 from deepcall_async.renewal import IdentitySource
+from deepcall_async.replies import Rosters
 from deepcall_async.retry import RetryBudget
 from deepcall_async.transport.base import Transport, TransportOptions
 from deepcall_async.transport.errors import expire
 from deepcall_async.transport.open import open_transport
-from deepcall_async.wire import Identity, Rosters
+from deepcall_async.wire import Identity
 
 __all__ = ["Account", "Pool"]
 
@@ -137,6 +138,8 @@ class Pool:
                 "this client belongs to another event loop: make one client per loop, or close it"
                 " with `await client.aclose()` and make a new one"
             )
+        elif self._transport is not None:
+            self._transport.abandon()
         self._loop = self._transport = self._closer = None
         self._waiting.clear()
         for account in self.accounts:

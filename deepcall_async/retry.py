@@ -1,4 +1,4 @@
-"""When to send again, and how long to wait first.
+"""What a failure tells, when to send again, and how long to wait first.
 
 Pure decisions over the error tree. Nothing here sleeps, reads a clock, or knows more of HTTP than
 what an error says of itself.
@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, TypeAlias
 from msgspec import Struct
 
 from deepcall_async.errors import (
+    ApiError,
     AuthenticationFailed,
     ClientClosed,
     ConnectFailed,
@@ -30,7 +31,9 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "final_error",
+    "is_refusal",
     "is_retryable",
+    "is_unanswered",
     "may_have_applied",
 ]
 
@@ -40,6 +43,7 @@ Method: TypeAlias = Literal["safe", "idempotent", "non_idempotent"]
 applied."""
 
 LONGEST_RETRY_AFTER = 60.0
+_NO_SERVER_STATUSES = frozenset({502, 503, 504})
 _REPEATED_STATUSES = frozenset({500, 502, 503, 504})
 _PASSING_CODES = frozenset({1009, 1010, 1032})
 
@@ -247,6 +251,33 @@ def is_retryable(error: DeepCallError, method: Method) -> bool:
     if isinstance(error, ServerFault):
         return error.code in _PASSING_CODES or error.http_status in _REPEATED_STATUSES
     return isinstance(error, (ConnectionLost, RequestTimeout))
+
+
+def is_refusal(error: DeepCallError) -> bool:
+    """Whether the service asks for fewer requests: HTTP 429, or anything with ``Retry-After``."""
+    if isinstance(error, RateLimited):
+        return True
+    return isinstance(error, ApiError) and error.retry_after is not None
+
+
+def is_unanswered(error: DeepCallError) -> bool:
+    """Whether the service itself did not answer.
+
+    A bare 502, 503 or 504 comes from a proxy in front of it. A connection that had died idle says
+    nothing of the service.
+    """
+    if isinstance(error, ConnectFailed):
+        return not error.fatal
+    if isinstance(error, RequestTimeout):
+        return error.sent
+    if isinstance(error, ConnectionLost):
+        return not error.stale
+    return (
+        isinstance(error, ServerFault)
+        and error.code is None
+        and error.http_status in _NO_SERVER_STATUSES
+        and error.retry_after is None
+    )
 
 
 def may_have_applied(error: DeepCallError) -> bool:

@@ -24,7 +24,7 @@ from hypothesis import settings
 
 from tests.support import clients, command, ways
 from tests.support.endpoints import Endpoint
-from tests.support.loops import VirtualTimeLoop
+from tests.support.loops import VirtualTimeLoop, loop_factory
 
 # Few examples by default, so that the suite stays one that is run often; CI takes the other.
 settings.register_profile("quick", max_examples=40, deadline=None)
@@ -72,7 +72,7 @@ QUICK_TESTS = {
 def pytest_addoption(parser):
     parser.addoption(
         "--loop",
-        choices=("asyncio", "uvloop"),
+        choices=("asyncio", "uvloop", "aiofastnet"),
         default=None,
         help="the event loop of asynchronous tests; asyncio by default",
     )
@@ -165,4 +165,6 @@ def anyio_backend(request, way_of_network):
     if request.node.get_closest_marker("virtual_time") is not None:
         return "asyncio", {"loop_factory": VirtualTimeLoop}
     loop = request.config.getoption("--loop") or way_of_network.partition("-")[2]
+    if loop == "aiofastnet":
+        return "asyncio", {"loop_factory": loop_factory(loop)}
     return "asyncio", {"use_uvloop": loop == "uvloop"}

@@ -22,6 +22,7 @@ from deepcall_async import (
     GroupAgentRelation,
     Member,
     SessionId,
+    replies,
     wire,
 )
 
@@ -33,7 +34,7 @@ LONG = 2**63 - 1
 def relation() -> GroupAgentRelation:
     call = wire.agent_relation(28, quick=True, name=None)
     identity = wire.Identity(SessionId("s3ssion"))
-    decoded = wire.decode(call, 200, {}, SAMPLE, identity, wire.Rosters(), lambda: 0.0)
+    decoded = wire.decode(call, 200, {}, SAMPLE, identity, replies.Rosters(), lambda: 0.0)
     assert isinstance(decoded, GroupAgentRelation), decoded
     return decoded
 

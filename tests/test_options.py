@@ -198,6 +198,30 @@ def test_any_text_is_an_address_or_refused(url: str) -> None:
 # The User-Agent.
 
 
+@pytest.mark.parametrize(
+    ("base_url", "asked"),
+    [
+        ("https://brand.example", "gzip, deflate"),
+        ("https://brand.example:8443/prefix", "gzip, deflate"),
+        ("http://10.0.0.7", "gzip, deflate"),
+        ("http://127.0.0.1:8080", "identity"),
+        ("https://[::1]", "identity"),
+        ("http://localhost", "identity"),
+    ],
+)
+def test_compressed_replies_are_asked_for_except_from_this_machine(
+    base_url: str, asked: str
+) -> None:
+    assert rules.accept_encoding(None, base_url) == asked
+    assert rules.accept_encoding(True, base_url) == "gzip, deflate"
+    assert rules.accept_encoding(False, base_url) == "identity"
+
+
+def test_compress_is_a_switch() -> None:
+    with pytest.raises(TypeError, match="compress must be True or False, not str"):
+        DeepCall(UserToken("29791451", "t0ken"), compress="gzip")  # type: ignore[arg-type]
+
+
 def test_the_user_agent_ends_with_what_the_program_calls_itself() -> None:
     own = f"deepcall-async/{__version__} Python/{platform.python_version()}"
     assert rules.user_agent(None) == own

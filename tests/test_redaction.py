@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from deepcall_async import ApiError, SessionId, UserToken, wire
+from deepcall_async import ApiError, SessionId, UserToken, replies, wire
 from deepcall_async.redaction import printable
 
 SPELLINGS = {
@@ -49,7 +49,7 @@ def shown(message: object, secret: str, *, as_token: bool = False) -> str:
     """What is left of a server's message."""
     credentials = UserToken("7", secret) if as_token else SessionId(secret)
     body = json.dumps({"status": "error", "message": message, "code": 1000}).encode()
-    identity, rosters = wire.Identity(credentials), wire.Rosters()
+    identity, rosters = wire.Identity(credentials), replies.Rosters()
     error = wire.decode(wire.delete(1), 200, {}, body, identity, rosters, lambda: 0.0)
     assert isinstance(error, ApiError)
     assert error.message in str(error) or not error.message
@@ -158,7 +158,7 @@ def test_a_content_type_is_made_fit_as_well() -> None:
     for kind in (secret, quote(secret), quote(secret, safe=""), f"text/html; x={secret}"):
         headers = {"Content-Type": kind}
         error = wire.decode(
-            wire.delete(1), 404, headers, b"<html>", identity, wire.Rosters(), lambda: 0.0
+            wire.delete(1), 404, headers, b"<html>", identity, replies.Rosters(), lambda: 0.0
         )
         assert secret not in unquote(str(error))
 

@@ -32,6 +32,7 @@ from deepcall_async import (
     ServerFault,
     SessionId,
     UnexpectedReply,
+    replies,
     wire,
 )
 from deepcall_async.retry import (
@@ -166,7 +167,7 @@ def asked_for(*values: str, status: int = 503) -> float | None:
         headers.add("Retry-After", value)
     identity = wire.Identity(SessionId("s3ssion"))
     call = wire.delete(1)
-    error = wire.decode(call, status, headers, b"", identity, wire.Rosters(), lambda: NOW)
+    error = wire.decode(call, status, headers, b"", identity, replies.Rosters(), lambda: NOW)
     assert isinstance(error, ApiError)
     return error.retry_after
 

@@ -493,9 +493,19 @@ async def test_the_head_of_a_request(path: str) -> None:
         assert request.headers["host"] == f"127.0.0.1:{server.port}"
         assert request.headers["content-type"] == "application/json"
         assert request.headers["accept"] == "application/json"
-        assert request.headers["accept-encoding"] == "gzip, deflate"
+        assert request.headers["accept-encoding"] == "identity"
         assert request.headers["content-length"].isdigit()
         assert not {"cookie", "authorization", "transfer-encoding"} & set(request.headers)
+
+
+@both_paths
+@pytest.mark.parametrize(("compress", "asked"), [(True, "gzip, deflate"), (False, "identity")])
+async def test_whether_replies_are_compressed_is_the_callers_choice(
+    path: str, compress: bool, asked: str
+) -> None:
+    async with FaultServer(serve) as server, client(server, path, compress=compress) as dc:
+        await dc.groups.list()
+        assert server.ledger[0].headers["accept-encoding"] == asked
 
 
 @both_paths
@@ -548,7 +558,8 @@ async def test_our_own_session_keeps_no_cookies(path: str) -> None:
 async def test_a_proxy_from_the_environment_is_used_only_when_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with FaultServer(serve) as server, FaultServer(serve) as proxy:
+    # Another variable names the proxy for https, and to that a proxy would be a tunnel.
+    async with FaultServer(serve, ssl=False) as server, FaultServer(serve, ssl=False) as proxy:
         for name in PROXY_VARIABLES:
             monkeypatch.delenv(name, raising=False)
             monkeypatch.delenv(name.lower(), raising=False)

@@ -34,6 +34,7 @@ from deepcall_async import (
     SessionId,
     UnexpectedReply,
     UserToken,
+    replies,
     wire,
 )
 from tests.support.faultserver import FaultServer, Received, Send, Step
@@ -218,12 +219,12 @@ def decode(
     body: object,
     status: int = 200,
     headers: Any = None,
-    rosters: wire.Rosters | None = None,
+    rosters: replies.Rosters | None = None,
 ) -> Any:
     call = call_of(verb) if isinstance(verb, str) else verb
     content = body if isinstance(body, (bytes, bytearray)) else as_json(body)
     return wire.decode(
-        call, status, headers or {}, content, IDENTITY, rosters or wire.Rosters(), lambda: 0.0
+        call, status, headers or {}, content, IDENTITY, rosters or replies.Rosters(), lambda: 0.0
     )
 
 
@@ -611,7 +612,7 @@ def relation(number: int, roster: object = ROSTER, **more: object) -> bytes:
 
 
 def test_equal_rosters_are_one_tuple() -> None:
-    rosters = wire.Rosters()
+    rosters = replies.Rosters()
     found = [decode("getGroupAgentRelation", relation(n), rosters=rosters) for n in range(1, 30)]
     assert len({id(each.agents) for each in found}) == 1
     assert [each.group.unique_id for each in found] == list(range(1, 30))
@@ -619,7 +620,7 @@ def test_equal_rosters_are_one_tuple() -> None:
 
 
 def test_a_changed_roster_is_noticed_and_the_old_one_still_known() -> None:
-    rosters = wire.Rosters()
+    rosters = replies.Rosters()
     old = decode("getGroupAgentRelation", relation(1), rosters=rosters)
     longer = [*ROSTER, {"name": "new", "unique_id": 9, "user_id": "7"}]
     new = decode("getGroupAgentRelation", relation(2, longer), rosters=rosters)
@@ -631,15 +632,15 @@ def test_a_changed_roster_is_noticed_and_the_old_one_still_known() -> None:
 
 
 def test_only_the_last_few_rosters_are_held() -> None:
-    rosters = wire.Rosters()
+    rosters = replies.Rosters()
     for number in range(50):
         roster = [{"name": "x" * number, "unique_id": number}]
         decode("getGroupAgentRelation", relation(1, roster), rosters=rosters)
-        assert len(rosters._seen) <= wire.Rosters.capacity
+        assert len(rosters._seen) <= replies.Rosters.capacity
 
 
 def test_a_bad_roster_is_not_held() -> None:
-    rosters = wire.Rosters()
+    rosters = replies.Rosters()
     bad = relation(1, [{"name": "x"}])
     for _ in range(2):
         found = decode("getGroupAgentRelation", bad, rosters=rosters)
@@ -649,7 +650,7 @@ def test_a_bad_roster_is_not_held() -> None:
 
 
 def test_a_group_named_like_the_key_confuses_nobody() -> None:
-    rosters = wire.Rosters()
+    rosters = replies.Rosters()
     decode("getGroupAgentRelation", relation(1), rosters=rosters)
     named = as_json(ROSTER).decode()
     for name in ('"agentData":' + named, '"agentData":[', "agentData", '\\"agentData\\":[0]'):
@@ -673,7 +674,7 @@ def test_a_reply_with_two_rosters_decodes_as_if_nothing_were_known(
 ) -> None:
     one, two = as_json(ROSTER), as_json(ROSTER[:2])
     body = template % (one, as_json(group(1)), two)
-    rosters = wire.Rosters()
+    rosters = replies.Rosters()
     if warm in ("first", "both"):
         decode("getGroupAgentRelation", relation(1, ROSTER), rosters=rosters)
     if warm in ("second", "both"):
@@ -700,9 +701,9 @@ def test_a_reply_with_two_rosters_decodes_as_if_nothing_were_known(
         max_size=12,
     )
 )
-def test_sharing_rosters_changes_no_result(replies: list[tuple[list[Any], bool, str]]) -> None:
-    rosters = wire.Rosters()
-    for roster, spaced, name in replies:
+def test_sharing_rosters_changes_no_result(shown: list[tuple[list[Any], bool, str]]) -> None:
+    rosters = replies.Rosters()
+    for roster, spaced, name in shown:
         response = {"groupData": group(1, name), "agentData": roster, "relationData": []}
         whole = {"status": "success", "response": response}
         body = json.dumps(whole).encode() if spaced else as_json(whole)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
 from aiohttp import ClientTimeout
+from aiohttp.abc import AbstractResolver
 from msgspec import Struct
 from yarl import URL
 
@@ -18,7 +20,6 @@ from deepcall_async.errors import DeepCallError
 from deepcall_async.events import Trace
 
 __all__ = [
-    "ACCEPT_ENCODING",
     "CHANGE_MAX_IDLE",
     "CONTENT_TYPE",
     "KEEPALIVE",
@@ -27,6 +28,7 @@ __all__ = [
     "Answer",
     "Transport",
     "TransportOptions",
+    "abandon_resolver",
     "proxy_authorization",
     "speaks_tls",
 ]
@@ -54,7 +56,6 @@ servers close idle connections after a second or more.
 """
 
 CONTENT_TYPE = "application/json"
-ACCEPT_ENCODING = "gzip, deflate"
 
 NO_TIMEOUT = ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
 """Switches aiohttp's own timeouts off: a transport keeps one deadline for the whole request."""
@@ -118,6 +119,17 @@ class Transport(Protocol):
     async def close(self) -> None:
         """End what is in flight and close the connections that this transport opened."""
         ...
+
+    def abandon(self) -> None:
+        """Let go of what would outlive an event loop that was closed before this transport."""
+        ...
+
+
+def abandon_resolver(resolver: AbstractResolver) -> None:
+    """Close a resolver whose event loop is closed; with aiodns each has a thread of its own."""
+    closing: Coroutine[object, object, None] = resolver.close()
+    with suppress(StopIteration):
+        closing.send(None)
 
 
 def proxy_authorization(proxy: URL) -> dict[str, str]:

@@ -15,10 +15,12 @@ from weakref import WeakSet
 from aiohttp import (
     ClientResponse,
     ClientSession,
+    DefaultResolver,
     DummyCookieJar,
     ServerDisconnectedError,
     TCPConnector,
 )
+from aiohttp.abc import AbstractResolver
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
@@ -30,6 +32,7 @@ from deepcall_async.transport.base import (
     READ_BUFFER_SIZE,
     Answer,
     TransportOptions,
+    abandon_resolver,
     proxy_authorization,
     speaks_tls,
 )
@@ -59,11 +62,14 @@ class ClientSessionTransport:
     """
 
     def __init__(self, options: TransportOptions, session: ClientSession | None) -> None:
-        self._owned = session is None
+        self._resolver: AbstractResolver | None = None
         if session is None:
+            self._resolver = DefaultResolver()
             # Cookies would tie the accounts that share a pool to one another.
             session = ClientSession(
-                connector=TCPConnector(limit=0), cookie_jar=DummyCookieJar(), trust_env=False
+                connector=TCPConnector(limit=0, resolver=self._resolver),
+                cookie_jar=DummyCookieJar(),
+                trust_env=False,
             )
         self._session = session
         self._options = options
@@ -157,8 +163,16 @@ class ClientSessionTransport:
         expire(self._in_flight)
         while self._in_flight:
             await asyncio.sleep(0)
-        if self._owned:
+        if self._resolver is not None:
             await self._session.close()
+            await self._resolver.close()
+
+    def abandon(self) -> None:
+        """See `Transport.abandon`; a borrowed session is its owner's."""
+        if self._resolver is not None:
+            abandon_resolver(self._resolver)
+            # What is left cannot be closed any more, so nobody is to be warned of it.
+            self._session.detach()
 
 
 def _route(url: URL, options: TransportOptions, headers: dict[str, str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import signature
 
-from aiohttp import AddrInfoType, ClientRequest, TCPConnector
+from aiohttp import AddrInfoType, ClientRequest, DefaultResolver, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection as PooledConnection
 from yarl import URL
@@ -30,6 +30,7 @@ from deepcall_async.transport.base import (
     NO_TIMEOUT,
     Answer,
     TransportOptions,
+    abandon_resolver,
     proxy_authorization,
     speaks_tls,
 )
@@ -95,7 +96,8 @@ class DirectTransport:
         url = URL(options.base_url)
         self._loop = asyncio.get_running_loop()
         self._options = options
-        self._connector = TCPConnector(limit=0, socket_factory=_new_socket)
+        self._resolver = DefaultResolver()
+        self._connector = TCPConnector(limit=0, resolver=self._resolver, socket_factory=_new_socket)
         self._address = address_of(url)
         proxy = None if options.proxy is None else URL(options.proxy)
         self._proxy_address = None if proxy is None else address_of(proxy)
@@ -201,8 +203,15 @@ class DirectTransport:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         await self._connector.close()
+        await self._resolver.close()
         if self._fallback is not None:
             await self._fallback.close()
+
+    def abandon(self) -> None:
+        """See `Transport.abandon`."""
+        abandon_resolver(self._resolver)
+        if self._fallback is not None:
+            self._fallback.abandon()
 
     def _set_deadline_timer(self, when: float) -> None:
         if self._deadline_timer is not None:
@@ -278,11 +287,15 @@ class DirectTransport:
         except UnsupportedLoop:
             return None
         except MAPPED_EXCEPTIONS as error:
-            if type(self._loop).__module__.startswith("uvloop"):
-                # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor but
-                # not the socket, which when collected would close whatever has that number then.
-                for each in made:
+            for each in made:
+                if type(self._loop).__module__.startswith("uvloop"):
+                    # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor
+                    # but not the socket, which when collected would close whatever has that number
+                    # then.
                     each.detach()
+                else:
+                    # aiofastnet 1.2 leaves it open when the connection ends before the handshake.
+                    each.close()
             if not self._closed:
                 return map_connect_exception(error, self._address, self._proxy_address)
         finally:

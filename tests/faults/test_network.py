@@ -619,25 +619,15 @@ class _Resolver(AbstractResolver):
         pass
 
 
-class _Loop(asyncio.SelectorEventLoop):
-    """A loop with its own way of resolving names; addresses go the usual way."""
-
-    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        if not host.endswith(".example"):
-            return await super().getaddrinfo(host, port, **options)
-        stream = socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, ""
-        return [(*stream, (each, port)) for each in _look_up(host)]
-
-
 def _look_up(host: str) -> tuple[str, ...]:
     if host not in _ADDRESSES:
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
     return _ADDRESSES[host]
 
 
-on_own_loop = pytest.mark.parametrize(
-    "anyio_backend", [("asyncio", {"loop_factory": _Loop})], ids=["asyncio"]
-)
+@pytest.fixture
+def own_resolver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepcall_async.transport.direct.DefaultResolver", _Resolver)
 
 
 @each_endpoint
@@ -656,10 +646,8 @@ async def test_a_live_address_behind_a_dead_one(endpoint: Endpoint) -> None:
 
 
 @each_endpoint
-@on_own_loop
-async def test_our_own_connections_find_the_live_address(
-    endpoint: Endpoint, anyio_backend: object
-) -> None:
+@pytest.mark.usefixtures("own_resolver")
+async def test_our_own_connections_find_the_live_address(endpoint: Endpoint) -> None:
     async with (
         FaultServer(serve, ssl=False) as server,
         client(server.url("http", "two.example"), allow_http=True) as dc,
@@ -676,10 +664,8 @@ async def test_a_name_that_does_not_resolve(endpoint: Endpoint) -> None:
 
 
 @each_endpoint
-@on_own_loop
-async def test_a_name_that_our_own_connections_cannot_resolve(
-    endpoint: Endpoint, anyio_backend: object
-) -> None:
+@pytest.mark.usefixtures("own_resolver")
+async def test_a_name_that_our_own_connections_cannot_resolve(endpoint: Endpoint) -> None:
     async with client("https://no.example") as dc:
         await endpoint.fails(dc, ConnectFailed, attempts=3)
 

@@ -56,7 +56,7 @@ async def logged(peer, mark: str, count: int) -> list[dict[str, str]]:
 
 
 async def test_answers_are_packed_and_connections_end_when_nginx_says(nginx, scheme, mark):
-    async with nginx.client(scheme, headers={"X-Test": mark}) as dc:
+    async with nginx.client(scheme, headers={"X-Test": mark}, compress=True) as dc:
         ids = [group.unique_id for group in await dc.groups.list()]
         batch = await collect(dc.groups.agent_relation, ids, concurrency=16)
         requests = dc.stats.requests

@@ -362,6 +362,25 @@ async def test_proxy(
     assert "wrong" not in wrong
 
 
+def test_fast_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs("aiofastnet")
+    from tests.recipes.fast_tls import main, run
+
+    async def ask() -> None:
+        async with Sandbox(tls=True) as server:
+            (tmp_path / "ca.pem").write_text(server.ca_pem)
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+            monkeypatch.setenv("DEEPCALL_USER_ID", server.user_id)
+            monkeypatch.setenv("DEEPCALL_TOKEN", server.token)
+            monkeypatch.setenv("DEEPCALL_BASE_URL", server.base_url)
+            await main()
+
+    run(ask())
+    assert capsys.readouterr().out == "300 groups\n"
+
+
 @pytest.mark.anyio
 async def test_prometheus(server: Sandbox) -> None:
     needs("prometheus_client")

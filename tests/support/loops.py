@@ -99,7 +99,12 @@ def simulate(coroutine: Coroutine[Any, Any, T], lateness: Iterator[float] | None
 
 
 def loop_factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes event loops of this kind: ``"asyncio"`` or ``"uvloop"``."""
+    """What makes event loops of this kind: ``"asyncio"``, ``"uvloop"`` or ``"aiofastnet"``."""
+    if kind == "aiofastnet":
+        import aiofastnet
+
+        made: Callable[[], asyncio.AbstractEventLoop] = aiofastnet.loop_factory()
+        return made
     if kind == "uvloop":
         import uvloop
 

@@ -29,7 +29,7 @@ from deepcall_async import (
     UserToken,
     collect,
 )
-from deepcall_async.admission import RateLimiter
+from deepcall_async.pacing import RateLimiter
 from deepcall_async.retry import Recovery, Retry, RetryBudget
 from tests.support.clients import both_paths, client, quick
 from tests.support.endpoints import ADD, ASSIGN, LIST, RELATION, each_endpoint
