@@ -40,13 +40,14 @@ _THROTTLED_SHARE = 0.15
 
 _FIRST_THROTTLED_RATE = 10.0
 _LOWEST_THROTTLED_RATE = 1 / 30
-_HIGHEST_THROTTLED_RATE = 1000.0
+_HIGHEST_THROTTLED_RATE = 100_000.0
 _SEARCH_GROWTH = 1.5
 _SEEN_FOR = 1.0
 """Seconds over which admitted calls are counted: many services count by the second."""
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
-_LIFTED_AFTER = 30.0
+_LIFTED_AFTER = 5.0
+"""Seconds after which a rate that holds nobody back is lifted."""
 _MAX_THROTTLED_RETRIES = 50
 """How often one call is held for a throttle, so that one that is always refused comes to an end."""
 
@@ -330,7 +331,7 @@ class _Throttle:
         self._succeeded_at: deque[float] = deque()
         self._refusals = 0
         self._searching = True
-        self._at_cap_since: float | None = None
+        self._idle_since: float | None = None
 
     @property
     def next_at(self) -> float:
@@ -339,7 +340,7 @@ class _Throttle:
 
     def admitted(self, now: float) -> None:
         """Reckon with a call that was let through."""
-        self._next = max(now, self._next) + 1 / self._rate
+        self._next = max(now - _CATCH_UP, self._next) + 1 / self._rate
 
     def refused(self, now: float, sent: float) -> None:
         """Lower the rate towards what was admitted in the last second.
@@ -368,12 +369,12 @@ class _Throttle:
         if not self._searching:
             growth = 1 + min(0.1, 0.001 * (now - self._cut_at))
         self._set_rate(self._rate * growth, now)
-        if self._rate < _HIGHEST_THROTTLED_RATE:
-            self._at_cap_since = None
+        if self._rate < 2 * self._seen(now):
+            self._idle_since = None
             return False
-        if self._at_cap_since is None:
-            self._at_cap_since = now
-        return now - self._at_cap_since >= _LIFTED_AFTER
+        if self._idle_since is None:
+            self._idle_since = now
+        return now - self._idle_since >= _LIFTED_AFTER
 
     def _seen(self, now: float) -> int:
         """How many succeeded in the last second."""

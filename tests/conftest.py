@@ -5,9 +5,10 @@ on asyncio and on uvloop. By default each test draws one of them by its name, al
 that a run covers all four and stays short. ``pytest --ways all`` runs each test on all four, as CI
 does, and ``--ways tls-uvloop`` runs them on that one alone. A failure names the way under "way".
 
-In the same manner a test of several paths (`both_paths`: the client's own connections, or a borrowed
-session) draws one of them, and tests marked ``thorough`` repeat on more ground what others show: both
-run in full with ``--ways all`` and where a test is named on the command line.
+In the same manner a test of both paths (the client's own connections, or a borrowed session) draws one
+of them, and one over several endpoints draws one of those. Tests marked ``thorough`` repeat on more
+ground what others show. All of it runs with ``--ways all``, and where a test is named on the command
+line.
 
 A test marked ``virtual_time`` runs on an asyncio loop whose clock jumps (`VirtualTimeLoop`), so what
 it measures does not depend on the machine. Use it for whatever is about seconds.
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support import clients, command, ways
+from tests.support.endpoints import Endpoint
 from tests.support.loops import VirtualTimeLoop, loop_factory
 
 # Few examples by default, so that the suite stays one that is run often; CI takes the other.
@@ -103,8 +105,8 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_xdist_auto_num_workers(config):
-    # Many tests wait, so that two cores serve four workers; to start one takes as long as `quick`.
-    return 0 if config.getoption("markexpr") == "quick" else 4
+    # Many tests wait, so that two cores serve three workers; to start one takes as long as `quick`.
+    return 0 if config.getoption("markexpr") == "quick" else 3
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -134,11 +136,13 @@ def _is_left_out(item: pytest.Item) -> bool:
     """Whether it is for ``--ways all``."""
     if item.get_closest_marker("thorough") is not None:
         return True
-    drawn = [mark for mark in item.iter_markers("parametrize") if mark in clients.DRAWN]
-    if not drawn:
-        return False
-    path = item.callspec.params["path"]  # type: ignore[attr-defined]
-    return path != ways.one_of(drawn[0].args[1], item.nodeid.replace(path, ""))
+    for mark in item.iter_markers("parametrize"):
+        value = item.callspec.params.get(mark.args[0])  # type: ignore[attr-defined]
+        if mark in clients.DRAWN or isinstance(value, Endpoint):
+            row = item.nodeid.replace(getattr(value, "name", str(value)), "")
+            if value is not ways.one_of(mark.args[1], row):
+                return True
+    return False
 
 
 def _on_all_ways(path: Path) -> bool:

@@ -26,6 +26,7 @@ from deepcall_async import (
 from deepcall_async.events import AttemptEnded, attempt_observer
 from deepcall_async.pacing import Limiter, Pace, Patience
 from tests.support.loops import simulate
+from tests.support.rows import mostly_thorough
 from tests.support.simulation import Gate
 
 T = TypeVar("T")
@@ -146,7 +147,7 @@ async def _phases(
     return found
 
 
-@pytest.mark.parametrize("mode", ["queue", "refuse"])
+@pytest.mark.parametrize("mode", mostly_thorough(["refuse", "queue"]))
 def test_it_follows_a_capacity_that_changes(mode: Mode) -> None:
     found = simulate(_phases(mode, [(40, SERVICE), (120, SERVICE), (10, SERVICE)]))
     for phase in found:
@@ -161,14 +162,14 @@ def test_it_does_not_creep_up_where_all_excess_waits() -> None:
     assert all(phase.share >= 0.95 for phase in found)
 
 
-@pytest.mark.parametrize("factor", [1.5, 5])
+@pytest.mark.parametrize("factor", mostly_thorough([1.5, 5]))
 def test_a_service_that_becomes_slower_for_good_is_not_taken_for_a_queue(factor: float) -> None:
     phases = [(1000, SERVICE), (1000, SERVICE * factor), (1000, SERVICE)]
     found = simulate(_phases("queue", phases, bounds=Adaptive(min=4, max=64)))
     assert all(phase.share >= 0.9 for phase in found)
 
 
-@pytest.mark.parametrize("mode", ["queue", "refuse"])
+@pytest.mark.parametrize("mode", mostly_thorough(["queue", "refuse"]))
 def test_a_hiccup_costs_no_more_than_its_own_time(mode: Mode) -> None:
     for phase in simulate(_phases(mode, [(40, SERVICE), (120, SERVICE)], hiccup=0.3)):
         assert phase.share >= 0.85 * 0.85

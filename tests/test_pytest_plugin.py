@@ -207,7 +207,13 @@ FOR_ANYIO = {
 @pytest.mark.parametrize(
     ("words", "plugins", "options"),
     [
-        pytest.param(FOR_STRICT, [ASYNCIO], ["--asyncio-mode=strict"], id="asyncio strict"),
+        pytest.param(
+            FOR_STRICT,
+            [ASYNCIO],
+            ["--asyncio-mode=strict"],
+            id="asyncio strict",
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(FOR_AUTO, [ASYNCIO], ["--asyncio-mode=auto"], id="asyncio auto"),
         pytest.param(
             FOR_AUTO,
@@ -235,7 +241,13 @@ FOR_ANYIO = {
             id="asyncio strict beside anyio",
             marks=pytest.mark.thorough,
         ),
-        pytest.param(FOR_AUTO, [ASYNCIO, AIOHTTP], ["--asyncio-mode=auto"], id="aiohttp"),
+        pytest.param(
+            FOR_AUTO,
+            [ASYNCIO, AIOHTTP],
+            ["--asyncio-mode=auto"],
+            id="aiohttp",
+            marks=pytest.mark.thorough,
+        ),
         pytest.param(
             FOR_STRICT,
             [ASYNCIO, AIOHTTP],
@@ -243,7 +255,13 @@ FOR_ANYIO = {
             id="aiohttp strict",
             marks=pytest.mark.thorough,
         ),
-        pytest.param(FOR_ANYIO, [ANYIO, XDIST], ["-n", "2"], id="anyio xdist"),
+        pytest.param(
+            FOR_ANYIO,
+            [ANYIO, XDIST],
+            ["-n", "2"],
+            id="anyio xdist",
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_the_fixtures_work_under(

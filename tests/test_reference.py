@@ -12,6 +12,8 @@ import deepcall_async.audit
 import deepcall_async.otel
 import deepcall_async.sandbox
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("pdoc", reason="pdoc is not installed: extra `docs`")
 
 SCRIPT = Path(__file__).parents[1] / ".ci/reference.py"

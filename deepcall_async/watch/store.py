@@ -142,11 +142,11 @@ class Store:
                 )
         found = self._db.execute(
             "SELECT look, change FROM outbox"
-            " WHERE number > (SELECT number FROM follower WHERE name = ?1)"
+            " WHERE number > (SELECT number FROM follower WHERE name = :follower)"
             " AND look = (SELECT look FROM outbox WHERE number >"
-            " (SELECT number FROM follower WHERE name = ?1) ORDER BY number LIMIT 1)"
-            " ORDER BY number LIMIT ?2",
-            (follower, 1 if one else -1),
+            " (SELECT number FROM follower WHERE name = :follower) ORDER BY number LIMIT 1)"
+            " ORDER BY number LIMIT :most",
+            {"follower": follower, "most": 1 if one else -1},
         )
         return [Told(look, _decode_change(change)) for look, change in found.fetchall()]
 
@@ -232,10 +232,10 @@ class Store:
 
     def _prune(self, db: sqlite3.Connection) -> None:
         db.execute(
-            "DELETE FROM outbox WHERE number <= (SELECT max(number) FROM outbox) - ?1 AND ("
+            "DELETE FROM outbox WHERE number <= (SELECT max(number) FROM outbox) - :kept AND ("
             " number <= (SELECT min(number) FROM follower)"
-            " OR number <= (SELECT max(number) FROM outbox) - ?2)",
-            (_KEPT, _MOST),
+            " OR number <= (SELECT max(number) FROM outbox) - :most)",
+            {"kept": _KEPT, "most": _MOST},
         )
 
     @contextmanager

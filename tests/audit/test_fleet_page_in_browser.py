@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from deepcall_async.audit.fleet import AccountReport, FleetReport
 from deepcall_async.audit.formats.fleet import render_fleet
 from deepcall_async.errors import ConnectFailed
 from tests.audit.test_page_in_browser import SIZES, script, told
+
+pytestmark = pytest.mark.thorough
 
 __all__ = ["script"]  # a fixture
 

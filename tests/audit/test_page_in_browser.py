@@ -17,6 +17,9 @@ import pytest
 
 from deepcall_async.audit import Mute, Report, audit, render
 from tests.support.audit_accounts import NOW, account, agents, hostile, refused, relation
+from tests.support.rows import mostly_thorough
+
+pytestmark = pytest.mark.thorough
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -109,7 +112,12 @@ SIZES = {
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [*(("full", size) for size in SIZES), *((name, "wide") for name in REPORTS if name != "full")],
+    mostly_thorough(
+        [
+            *(("full", size) for size in SIZES),
+            *((name, "wide") for name in REPORTS if name != "full"),
+        ]
+    ),
 )
 def test_axe_finds_nothing(name: str, size: str, script: str, tmp_path: Path) -> None:
     page = render(REPORTS[name], "html").decode()

@@ -12,7 +12,10 @@ import pytest
 
 from tests.support.command import called, environment
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="these shells are POSIX's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="these shells are POSIX's"),
+    pytest.mark.thorough,
+]
 
 ASKED = [
     ("deepcall au", "audit"),

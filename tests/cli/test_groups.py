@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.command import COMMAND, environment
 from tests.support.command import called as deepcall
+from tests.support.rows import mostly_thorough
 
 
 @pytest.fixture
@@ -91,7 +92,9 @@ def test_nothing_is_changed_without_yes_or_by_a_dry_run(verb, arguments, env, de
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX's")
-@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 2), (b"\n", 2), (b"\x04", 2)])
+@pytest.mark.parametrize(
+    ("answer", "code"), mostly_thorough([(b"y\n", 0), (b"\n", 2), (b"n\n", 2), (b"\x04", 2)], but=2)
+)
 def test_it_asks_on_a_terminal(answer, code, env, deepcall_sandbox):
     import pty
 

@@ -23,7 +23,10 @@ CRON = next(code for kind, code in BLOCKS if kind == "text" and code.startswith(
 WORKFLOW = next(code for kind, code in BLOCKS if kind == "yaml")
 PROFILES = next(code for kind, code in BLOCKS if kind == "toml" and "[profile." in code)
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="cron and sh are POSIX's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="cron and sh are POSIX's"),
+    pytest.mark.thorough,
+]
 
 
 def mute_group_28(server):

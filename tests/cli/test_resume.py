@@ -66,6 +66,7 @@ def test_a_record_that_is_not_there_is_refused(tmp_path):
     assert "none.jsonl: no such file" in done.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX's")
 def test_a_run_killed_again_and_again_loses_nothing_and_asks_nothing_twice(
     deepcall_sandbox, tmp_path

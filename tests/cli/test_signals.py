@@ -17,10 +17,11 @@ from tests.support.command import (
     started,
     wait_until,
 )
+from tests.support.rows import mostly_thorough
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+SIGNALS = mostly_thorough([(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 
 
 @pytest.mark.parametrize(("signum", "code"), SIGNALS)

@@ -468,6 +468,7 @@ def test_where_to_listen(listen, remote, expected):
 BLIND_PAGE = looked_at({1: "d"}, None, None, None, name="</td><img src=x>" * 9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("shown", "options"),
     [(DAY, (*SIZES["phone"], SIZES["dark"][1])), (BLIND_PAGE, SIZES["wide"])],
@@ -481,6 +482,7 @@ def test_axe_finds_nothing(shown, options, script, tmp_path):  # noqa: F811  (th
     assert [(each["id"], each["nodes"][0]["html"]) for each in result["violations"]] == []
 
 
+@pytest.mark.thorough
 @pytest.mark.anyio
 async def test_the_open_page_follows_what_happens(script, tmp_path):  # noqa: F811  (skips without)
     """In a browser, under the page's own policy; half a minute is a moment of virtual time."""

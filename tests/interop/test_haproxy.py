@@ -10,7 +10,7 @@ import pytest
 from deepcall_async import Ok, OutcomeUnknown, RetryPolicy, ServerFault, fan_out
 from tests.interop import peers
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

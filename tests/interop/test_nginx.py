@@ -28,7 +28,7 @@ from tests.interop.jobs import fan_out_of_a_thousand, six_endpoints
 from tests.interop.peers import GROUPS
 from tests.support.hazards import Certificates, refused_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.interop.jobs import fan_out_of_a_thousand, six_endpoints
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 
 async def test_the_six_endpoints(peer, scheme):

@@ -12,7 +12,7 @@ from deepcall_async import ConnectFailed, UnexpectedReply
 from tests.interop import peers
 from tests.support.hazards import refused_port
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.thorough]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Sequence
+from typing import TypeVar
 from zlib import crc32
 
 import pytest
@@ -23,13 +24,15 @@ if sys.platform != "win32":
 
 _tls = False
 
+T = TypeVar("T")
+
 
 def draw(request: pytest.FixtureRequest) -> str:
     """The way of a test that runs on one of them."""
     return one_of(WAYS, request.node.nodeid)
 
 
-def one_of(choices: Sequence[str], name: str) -> str:
+def one_of(choices: Sequence[T], name: str) -> T:
     """One of these, always the same for a name."""
     return choices[crc32(name.encode()) % len(choices)]
 

@@ -98,7 +98,9 @@ async def test_a_connection_that_the_server_closes_costs_a_change_nothing() -> N
 
 
 # The largest is more than the buffers of both sockets hold, so that some of it is surely unsent.
-@pytest.mark.parametrize("size", [100, 100_000, 12_000_000])
+@pytest.mark.parametrize(
+    "size", [100, 100_000, pytest.param(12_000_000, marks=pytest.mark.thorough)]
+)
 async def test_an_answer_to_half_a_request_ends_the_connection(size: int) -> None:
     agents = list(range(10**9, 10**9 + max(1, size // 13)))
     early = Early(50, [Send(reply(error(1000)))])

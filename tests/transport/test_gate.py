@@ -230,6 +230,7 @@ def test_a_pause_saves_nothing_for_a_burst(rate: int) -> None:
     assert most_in_a_second(moments) <= rate
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_rate_is_never_passed_at_the_server(cancelled: bool) -> None:
     moments: list[float] = []
