@@ -40,6 +40,8 @@ _THROTTLED_SHARE = 0.15
 
 _FIRST_THROTTLED_RATE = 10.0
 _LOWEST_THROTTLED_RATE = 1 / 30
+_MADE_UP_FOR = 0.02
+"""Seconds by which a timer may be late without a turn being lost."""
 _HIGHEST_THROTTLED_RATE = 100_000.0
 _SEARCH_GROWTH = 1.5
 _SEEN_FOR = 1.0
@@ -340,7 +342,7 @@ class _Throttle:
 
     def admitted(self, now: float) -> None:
         """Reckon with a call that was let through."""
-        self._next = max(now - _CATCH_UP, self._next) + 1 / self._rate
+        self._next = max(now - _MADE_UP_FOR, self._next) + 1 / self._rate
 
     def refused(self, now: float, sent: float) -> None:
         """Lower the rate towards what was admitted in the last second.
