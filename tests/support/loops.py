@@ -30,9 +30,9 @@ _GRACE = 0.001
 class _JumpingSelector(selectors.DefaultSelector):
     """Where a selector would wait for time to pass, this one moves the clock on instead."""
 
-    def __init__(self, grace: float, lateness: Iterator[float]) -> None:
+    def __init__(self, now: float, grace: float, lateness: Iterator[float]) -> None:
         super().__init__()
-        self.now = time.monotonic()
+        self.now = now
         self.threads = 0
         self._grace = grace
         self._lateness = lateness
@@ -59,12 +59,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     ``time.monotonic`` tells the loop's time while it runs.
 
     Args:
+        now: what the clock shows at first; by default the real time.
         grace: a real wait, in seconds, before the clock jumps; 0 where nothing is read or written.
         lateness: seconds by which each wait ends late, as waits do on a busy machine.
     """
 
-    def __init__(self, grace: float = _GRACE, lateness: Iterator[float] | None = None) -> None:
-        self._jumping = _JumpingSelector(grace, lateness or itertools.repeat(0.0))
+    def __init__(
+        self,
+        now: float | None = None,
+        grace: float = _GRACE,
+        lateness: Iterator[float] | None = None,
+    ) -> None:
+        now = time.monotonic() if now is None else now
+        self._jumping = _JumpingSelector(now, grace, lateness or itertools.repeat(0.0))
         super().__init__(self._jumping)
 
     def time(self) -> float:
@@ -89,10 +96,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def simulate(coroutine: Coroutine[Any, Any, T], lateness: Iterator[float] | None = None) -> T:
-    """Run what neither reads nor writes on a virtual clock."""
+    """Run what neither reads nor writes on a virtual clock, which always begins at the same time."""
 
     def loop() -> VirtualTimeLoop:
-        return VirtualTimeLoop(0.0, lateness)
+        return VirtualTimeLoop(1000.0, 0.0, lateness)
 
     with asyncio.Runner(loop_factory=loop, debug=False) as runner:
         return runner.run(coroutine)
