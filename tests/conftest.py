@@ -105,8 +105,8 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_xdist_auto_num_workers(config):
-    # Many tests wait, so that two cores serve three workers; to start one takes as long as `quick`.
-    return 0 if config.getoption("markexpr") == "quick" else 3
+    # Many tests wait, so that two cores serve six workers; to start one takes as long as `quick`.
+    return 0 if config.getoption("markexpr") == "quick" else 6
 
 
 @pytest.hookimpl(tryfirst=True)
