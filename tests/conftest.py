@@ -53,6 +53,7 @@ QUICK_TESTS = {
     HERE / "audit/test_page_in_browser.py": 0,
     HERE / "cli/test_cli.py": 4,
     HERE / "cli/test_exit_codes.py": 1,
+    HERE / "cli/test_fleet.py": 1,
     HERE / "cli/test_groups.py": 1,
     HERE / "cli/test_sandbox_command.py": 1,
     HERE / "cli/test_service.py": 1,
