@@ -287,15 +287,17 @@ class DirectTransport:
         except UnsupportedLoop:
             return None
         except MAPPED_EXCEPTIONS as error:
-            for each in made:
-                if type(self._loop).__module__.startswith("uvloop"):
-                    # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor
-                    # but not the socket, which when collected would close whatever has that number
-                    # then.
-                    each.detach()
-                else:
-                    # aiofastnet 1.2 leaves it open when the connection ends before the handshake.
+            # What asyncio made it closes itself, some turns of the loop later.
+            connects = getattr(self._loop.create_connection, "func", None)
+            if getattr(connects, "__module__", "").startswith("aiofastnet"):
+                # aiofastnet 1.2 leaves it open when the connection ends before the handshake.
+                for each in made:
                     each.close()
+            elif type(self._loop).__module__.startswith("uvloop"):
+                # After a failed handshake uvloop 0.22 and 0.23 may have closed the descriptor but
+                # not the socket, which when collected would close whatever has that number then.
+                for each in made:
+                    each.detach()
             if not self._closed:
                 return map_connect_exception(error, self._address, self._proxy_address)
         finally:

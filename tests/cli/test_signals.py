@@ -24,6 +24,14 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POS
 SIGNALS = mostly_thorough([(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_ignored():
+    """Under nohup SIGHUP is ignored, which children inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(("signum", "code"), SIGNALS)
 def test_during_the_lookups(deepcall_sandbox, tmp_path, signum, code):
     deepcall_sandbox.latency = 0.02
