@@ -198,7 +198,9 @@ class Gate:
             # An answer that the call cannot use was let through all the same.
             if ticket is not None:
                 ticket.patience.succeeded()
-            if self._throttle is not None and self._throttle.succeeded(now):
+            if self._throttle is not None and self._throttle.succeeded(
+                now, held=bool(self._waiting)
+            ):
                 self._throttle = None
         self._serve()
         return held
@@ -362,8 +364,13 @@ class _Throttle:
         self.not_before = max(self.not_before, now + pause)
         self._refusals += 1
 
-    def succeeded(self, now: float) -> bool:
-        """Raise the rate; True when there is no need for one any more."""
+    def succeeded(self, now: float, *, held: bool) -> bool:
+        """Raise the rate; True when there is no need for one any more.
+
+        Args:
+            now: monotonic seconds.
+            held: whether calls wait at the gate.
+        """
         self._refusals = 0
         self._seen(now)
         self._succeeded_at.append(now)
@@ -371,7 +378,7 @@ class _Throttle:
         if not self._searching:
             growth = 1 + min(0.1, 0.001 * (now - self._cut_at))
         self._set_rate(self._rate * growth, now)
-        if self._rate < 2 * self._seen(now):
+        if held or self._rate < 2 * self._seen(now):
             self._idle_since = None
             return False
         if self._idle_since is None:
