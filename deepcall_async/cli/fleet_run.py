@@ -29,11 +29,8 @@ from deepcall_async.audit.formats.fleet import (
     render_fleet,
 )
 from deepcall_async.cli.exits import (
-    FOUND,
     INCOMPLETE,
-    UNWRITTEN,
     OutputError,
-    PipeClosed,
     UsageError,
     usage_errors,
 )
@@ -48,6 +45,7 @@ from deepcall_async.cli.files import (
 )
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.parameters import split
+from deepcall_async.cli.publish import write_all
 from deepcall_async.cli.shards import Shards, supervise
 from deepcall_async.cli.terminal import (
     ProgressStyle,
@@ -260,21 +258,14 @@ def _publish(
     failures: list[OutputError] = []
     if any(output.format == "html" for output in outputs):
         pages = _write_pages(report, folders, judge, settings, failures)
-    closed: PipeClosed | None = None
-    for output in outputs or (Output("table", STDOUT),):
-        try:
-            _write(report, output, pages)
-        except OutputError as error:
-            failures.append(error)
-        except PipeClosed as error:
-            closed = error
-    if outputs and not quiet and not any(output.path == STDOUT for output in outputs):
-        say(report.verdict)
-    for failure in failures:
-        say(f"deepcall: {failure}")
-    if closed is not None:
-        raise closed
-    return UNWRITTEN if failures and code in (0, FOUND) else code
+    return write_all(
+        outputs,
+        lambda output: _write(report, output, pages),
+        verdict=report.verdict,
+        code=code,
+        quiet=quiet,
+        failed=failures,
+    )
 
 
 def _write(report: FleetReport, output: Output, pages: dict[str, Path]) -> None:

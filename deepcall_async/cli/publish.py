@@ -7,7 +7,7 @@ not keep the report from the others.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deepcall_async.audit import Report, render, table_rows
@@ -16,7 +16,7 @@ from deepcall_async.cli.files import STDOUT, Output, replace_file
 from deepcall_async.cli.parameters import FailOn
 from deepcall_async.cli.terminal import emit, say, show_table, stdout_is_terminal
 
-__all__ = ["publish"]
+__all__ = ["publish", "write_all"]
 
 
 def publish(
@@ -44,17 +44,52 @@ def publish(
     Raises:
         PipeClosed: whoever read stdout has closed it; the files were written.
     """
+    return write_all(
+        outputs,
+        lambda output: _write(report, output, fail_on),
+        verdict=report.verdict,
+        code=code,
+        quiet=quiet,
+        failed=failed,
+    )
+
+
+def write_all(
+    outputs: Sequence[Output],
+    write: Callable[[Output], None],
+    *,
+    verdict: str,
+    code: int,
+    quiet: bool,
+    failed: Sequence[OutputError],
+) -> int:
+    """Write every output, whatever becomes of the others; a table to stdout when there is none.
+
+    Args:
+        outputs: what was asked for.
+        write: writes one.
+        verdict: said on stderr when no output goes to stdout.
+        code: the exit code so far.
+        quiet: whether the verdict is not said.
+        failed: what could not be written before.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        PipeClosed: whoever read stdout has closed it; the files were written.
+    """
     failures = list(failed)
     closed: PipeClosed | None = None
     for output in outputs or (Output("table", STDOUT),):
         try:
-            _write(report, output, fail_on)
+            write(output)
         except OutputError as error:
             failures.append(error)
         except PipeClosed as error:
             closed = error
     if outputs and not quiet and not any(output.path == STDOUT for output in outputs):
-        say(report.verdict)
+        say(verdict)
     for failure in failures:
         say(f"deepcall: {failure}")
     if closed is not None:
