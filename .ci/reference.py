@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pdoc.render
 
-PUBLIC = ("audit", "otel", "sandbox")
+PUBLIC = ("audit", "cli", "fleet", "otel", "sandbox", "watch")
 
 
 def build(folder: Path) -> None:
     """Write the pages of the package's public modules into a folder."""
-    pdoc.render.configure(docformat="google", show_source=False)
+    pdoc.render.configure(
+        docformat="google",
+        show_source=False,
+        template_directory=Path(__file__).parent / "reference",
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pdoc.pdoc(

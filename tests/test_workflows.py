@@ -175,14 +175,6 @@ def test_the_guides_name_paths_and_a_wrong_one_is_seen():
     assert not PATH.findall("https://brand.example/tests/a.py and mytests/b.py")
 
 
-def test_the_readmes_table_of_layers_is_import_linters():
-    contract = PROJECT_FILE["tool"]["importlinter"]["contracts"][0]
-    layers = [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
-    section = (ROOT / "README.md").read_text("utf-8").partition("## How it is built")[2]
-    rows = re.findall(r"^\| (`.*?) \|", section.partition("\n## ")[0], flags=re.MULTILINE)
-    assert [set(re.findall(r"\w+", row)) for row in rows] == layers
-
-
 def test_the_readme_says_where_the_folder_comes_from_before_it_is_installed():
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     clone = lines.index(f"git clone {PROJECT['urls']['Homepage']} && cd {PROJECT['name']}")
