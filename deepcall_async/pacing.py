@@ -56,6 +56,9 @@ class Adaptive(Struct, frozen=True, kw_only=True):
     Raises:
         TypeError: a bound is not an int.
         ValueError: not 1 <= min <= max.
+
+    Example:
+        >>> batch = await collect(dc.groups.agent_relation, [28], concurrency=Adaptive(max=64))
     """
 
     min: int = 4

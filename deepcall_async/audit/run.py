@@ -106,6 +106,11 @@ async def run_audit(
         ValueError: a rule named in ``only`` or ``ignore`` does not exist, no rule would run, or
             ``new_only`` is asked for without a baseline; or ``baseline`` or ``resume`` is the
             record of another account.
+
+    Example:
+        >>> report = await run_audit(dc, [28])
+        >>> report.complete, report.verdict
+        (True, 'The one group chosen has someone who receives calls. 2 findings: 2 low.')
     """
     base_url = base_url or dc.base_url
     rules, only, ignore, mutes = tuple(rules), tuple(only), tuple(ignore), tuple(mutes)

@@ -112,7 +112,7 @@ spec:
 """  # noqa: E501  (a crontab line cannot be broken)
 
 from deepcall_async.audit.accounts import Account
-from deepcall_async.audit.fleet import AccountReport, FleetReport
+from deepcall_async.audit.fleet import AccountReport, FleetReport, FleetSummary
 from deepcall_async.audit.formats.fleet import render_fleet
 from deepcall_async.fleet.account import AuditPlan
 from deepcall_async.fleet.folder import read_fleet, record_of
@@ -124,6 +124,7 @@ __all__ = [
     "AuditPlan",
     "Engine",
     "FleetReport",
+    "FleetSummary",
     "audit_fleet",
     "read_fleet",
     "record_of",

@@ -7,7 +7,7 @@ It imports nothing else of the package, so that a mistake in the client cannot r
 With the package installed, pytest has these fixtures and this marker:
 
 - `deepcall_sandbox`: a fresh `Sandbox` for each test, already running.
-- `deepcall_client`: a `DeepCall` that is logged in to it.
+- `deepcall_client`: a `deepcall_async.DeepCall` that is logged in to it.
 - `deepcall_sandbox_factory`: makes one for a fixture of any scope.
 - `@pytest.mark.deepcall_sandbox(...)`: the arguments of the test's `Sandbox`. Markers of a
   module, a class and a test are merged, and the nearest one wins.

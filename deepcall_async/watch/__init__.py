@@ -51,7 +51,8 @@ is a sentence, and ``msgspec.json.encode(change)`` is JSON. ``followers=("mail",
 
 ## As a service
 
-``deepcall watch`` needs the extra ``watch``. The README has a unit for systemd.
+The command ``deepcall watch`` needs ``pip install "deepcall-async[watch]"``. The README has a unit for
+systemd.
 
 - ``--notify FILE`` sends one message a look to each [Apprise](https://appriseit.com) URL in the
   file, one a line: mail, Slack, Teams, Telegram, or ``json://`` for a webhook of your own. The
@@ -73,6 +74,7 @@ from deepcall_async.audit.change import (
     Appeared,
     Blind,
     Change,
+    DarkGroup,
     Digest,
     FirstLook,
     Recovered,
@@ -93,6 +95,7 @@ __all__ = [
     "Appeared",
     "Blind",
     "Change",
+    "DarkGroup",
     "Digest",
     "FirstLook",
     "Follower",

@@ -55,7 +55,8 @@ def render_fleet(
 
     Args:
         report: the report.
-        format: one of `FLEET_FORMATS`; "html" needs Jinja2, which the extra ``cli`` brings.
+        format: "table", "json", "csv", "md" or "html"; the last needs Jinja2, which the extra
+            ``cli`` brings.
         pages: where accounts have pages of their own, by name: paths relative to this page's.
 
     Returns:
