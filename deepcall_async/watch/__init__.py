@@ -51,8 +51,8 @@ is a sentence, and ``msgspec.json.encode(change)`` is JSON. ``followers=("mail",
 
 ## As a service
 
-The command ``deepcall watch`` needs ``pip install "deepcall-async[watch]"``. The README has a unit for
-systemd.
+The command ``deepcall watch`` needs ``pip install "deepcall-async[watch]"``. The README has a unit
+for systemd.
 
 - ``--notify FILE`` sends one message a look to each [Apprise](https://appriseit.com) URL in the
   file, one a line: mail, Slack, Teams, Telegram, or ``json://`` for a webhook of your own. The

@@ -18,7 +18,7 @@ import msgspec
 
 from deepcall_async.audit.finding import SEVERITIES
 from deepcall_async.audit.fleet import AccountReport, FleetReport
-from deepcall_async.audit.formats.html import assets, template
+from deepcall_async.audit.formats.page import assets, template
 from deepcall_async.audit.formats.text import cell, escaped
 from deepcall_async.audit.labels import clean, count
 from deepcall_async.redaction import printable
