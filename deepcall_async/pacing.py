@@ -38,7 +38,7 @@ _FASTER = 0.1
 _QUEUED = 1.8
 """A window whose mean latency is this many times the base is a sign of a queue."""
 _SLOW = 3
-"""So many windows in a row are taken for one."""
+"""Slow windows in a row after which the limit is lowered."""
 _LIKE_BASE = 1.2
 """Up to this many times the base, a latency says where the base is now."""
 _DRIFT = 0.05
@@ -292,7 +292,7 @@ class Pace:
         if sent < self._changed_at:
             return
         if refused:
-            # Nor does a refusal while what was let in before a cut may still fill the service.
+            # A refusal too says nothing while calls from before a cut may still fill the service.
             if sent >= self._cut_at + self._base:
                 self._cut(_CUT, ended)
             return
