@@ -47,7 +47,7 @@ _USELESS = 2
 
 
 class Adaptive(Struct, frozen=True, kw_only=True):
-    """Concurrency that follows the service: it grows while latency holds and backs off else.
+    """Concurrency that follows the service: up while latency stays low, down when it rises.
 
     Args:
         min: calls in flight at least.
@@ -145,7 +145,7 @@ class Limiter:
 class RateLimiter:
     """Turns at a fixed rate, given in the order in which they were asked for.
 
-    The next turn is reckoned from the one before and not from when that one was taken, so the
+    The next turn is counted from the one before and not from when that one was taken, so the
     event loop's own delays do not add up. A waiter that was cancelled costs no turn.
 
     Args:
