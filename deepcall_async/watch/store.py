@@ -5,6 +5,7 @@ Plain, blocking SQLite; one process at a time. What is worth keeping is decided 
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -89,7 +90,7 @@ class Store:
             raise IsADirectoryError(21, "is a folder; name a file in it", str(path))
         try:
             self._open(account)
-        except (_Damaged, msgspec.MsgspecError):
+        except _Damaged:
             self.set_aside = self._move_aside()
             self._open(account)
         self._followers: tuple[str, ...] = tuple(followers)
@@ -170,18 +171,21 @@ class Store:
             self._path, timeout=0, isolation_level=None, check_same_thread=False
         )
         try:
-            self._prepare(account)
+            self._prepare()
+            self._read(account)
         except sqlite3.OperationalError as error:
             self._db.close()
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # such as a table that is missing
+                raise _Damaged from None
             raise _hindrance(error, self._path) from None
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeError, TypeError):
             self._db.close()
             raise _Damaged from None
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, account: str) -> None:
+    def _prepare(self) -> None:
         db = self._db
         # The lock is the system's: it ends with the process, however that ends. With the log,
         # a record is safe when the process is killed; a power failure may undo the last ones,
@@ -194,6 +198,8 @@ class Store:
         (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if tables and ours != _OURS:
             raise StateUnusable(f"{self._path} is another program's database; name another file")
+        if version < 0 or (tables and not version):
+            raise _Damaged
         if version > len(_MIGRATIONS):
             raise StateUnusable(
                 f"{self._path} was written by a newer version of deepcall-async; update, or name"
@@ -204,11 +210,17 @@ class Store:
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Damaged
         for number in range(version, len(_MIGRATIONS)):
-            # One script, so that a file is never between two versions.
-            db.executescript(
-                f"BEGIN; {_MIGRATIONS[number]} PRAGMA application_id = {_OURS};"
-                f"PRAGMA user_version = {number + 1}; COMMIT;"
-            )
+            try:
+                # One script, so that a file is never between two versions.
+                db.executescript(
+                    f"BEGIN; {_MIGRATIONS[number]} PRAGMA application_id = {_OURS};"
+                    f"PRAGMA user_version = {number + 1}; COMMIT;"
+                )
+            except sqlite3.OperationalError as error:
+                raise _hindrance(error, self._path) from None
+
+    def _read(self, account: str) -> None:
+        db = self._db
         row = db.execute("SELECT account, looks, groups FROM state").fetchone()
         if row is None:
             db.execute(
@@ -221,6 +233,9 @@ class Store:
         else:
             groups = msgspec.json.decode(row[2], type=_Groups)
             self.state = replace(msgspec.json.decode(row[1], type=State), groups=groups)
+        # Found damaged now, while it can be begun anew, and not when it is somebody's turn.
+        for (change,) in db.execute("SELECT change FROM outbox"):
+            _decode_change(change)
 
     def _follow(self) -> None:
         with self._transaction() as db:
@@ -266,6 +281,8 @@ class _Damaged(Exception):
 
 def _hindrance(error: sqlite3.Error, path: Path) -> Exception:
     """Say what hinders us: a lock, permissions, or the disk."""
-    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    # The lower byte; the rest says more of the same.
+    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StateInUse(f"{path}: another watch is using this state file")
-    return OSError(error.sqlite_errorcode, str(error), str(path))
+    # SQLite's codes are no numbers of `errno`.
+    return OSError(errno.EIO, str(error), str(path))
