@@ -1,5 +1,6 @@
-"""Running a command's coroutine, on uvloop where it is installed, until its end or a signal; and
-what of it would block the loop, in a thread that does not hold up the end.
+"""Running a command's coroutine, on uvloop where it is installed, and ending it in order.
+
+What would block the loop for long runs in a thread that does not hold up the end.
 """
 
 from __future__ import annotations

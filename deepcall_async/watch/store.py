@@ -68,7 +68,7 @@ class Store:
         path: the file; made when it is not there. One that is damaged is moved aside.
         account: whose state it is, such as the service's address.
         followers: who is to be told of changes; whoever else was told before is forgotten. A new
-            one is told what nobody was told yet.
+            one goes on where one that is forgotten was, otherwise with what nobody was told yet.
 
     Attributes:
         state: what was last recorded.
@@ -88,17 +88,12 @@ class Store:
             raise FileNotFoundError(2, f"there is no folder {path.parent}", str(path))
         if path.is_dir():
             raise IsADirectoryError(21, "is a folder; name a file in it", str(path))
+        self._followers: tuple[str, ...] = tuple(followers)
         try:
             self._open(account)
         except _Damaged:
             self.set_aside = self._move_aside()
             self._open(account)
-        self._followers: tuple[str, ...] = tuple(followers)
-        try:
-            self._follow()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise _hindrance(error, path) from None
 
     def close(self) -> None:
         """Close the file, for another watch to use."""
@@ -172,7 +167,8 @@ class Store:
         )
         try:
             self._prepare()
-            self._read(account)
+            state = self._read(account)
+            self._follow()
         except sqlite3.OperationalError as error:
             self._db.close()
             if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # such as a table that is missing
@@ -184,6 +180,7 @@ class Store:
         except BaseException:
             self._db.close()
             raise
+        self.state = state
 
     def _prepare(self) -> None:
         db = self._db
@@ -219,31 +216,37 @@ class Store:
             except sqlite3.OperationalError as error:
                 raise _hindrance(error, self._path) from None
 
-    def _read(self, account: str) -> None:
+    def _read(self, account: str) -> State:
         db = self._db
-        row = db.execute("SELECT account, looks, groups FROM state").fetchone()
-        if row is None:
-            db.execute(
-                "INSERT INTO state VALUES (1, ?, ?, ?)", (account, _encode(State()), _encode({}))
-            )
-        elif row[0] != account:
-            raise StateUnusable(
-                f"{self._path} is the state of {row[0]}, not of {account}; name another file"
-            )
-        else:
-            groups = msgspec.json.decode(row[2], type=_Groups)
-            self.state = replace(msgspec.json.decode(row[1], type=State), groups=groups)
         # Found damaged now, while it can be begun anew, and not when it is somebody's turn.
         for (change,) in db.execute("SELECT change FROM outbox"):
             _decode_change(change)
+        row = db.execute("SELECT account, looks, groups FROM state").fetchone()
+        if row is None:
+            state = State()
+            db.execute("INSERT INTO state VALUES (1, ?, ?, ?)", (account, _encode(state), b"{}"))
+            return state
+        if row[0] != account:
+            raise StateUnusable(
+                f"{self._path} is the state of {row[0]}, not of {account}; name another file"
+            )
+        groups = msgspec.json.decode(row[2], type=_Groups)
+        return replace(msgspec.json.decode(row[1], type=State), groups=groups)
 
     def _follow(self) -> None:
+        marks = ", ".join("?" * len(self._followers))
         with self._transaction() as db:
-            (reached,) = db.execute("SELECT coalesce(max(number), 0) FROM follower").fetchone()
-            rows = [(name, reached) for name in self._followers]
-            db.executemany("INSERT OR IGNORE INTO follower VALUES (?, ?)", rows)
-            kept = ", ".join("?" * len(rows))
-            db.execute(f"DELETE FROM follower WHERE name NOT IN ({kept})", self._followers)  # noqa: S608  (question marks)
+            # Somebody new takes the place of who is gone, such as a URL that was mended.
+            (reached,) = db.execute(
+                f"SELECT coalesce(min(number) FILTER (WHERE name NOT IN ({marks})), max(number), 0)"  # noqa: S608  (question marks)
+                " FROM follower",
+                self._followers,
+            ).fetchone()
+            db.executemany(
+                "INSERT OR IGNORE INTO follower VALUES (?, ?)",
+                [(name, reached) for name in self._followers],
+            )
+            db.execute(f"DELETE FROM follower WHERE name NOT IN ({marks})", self._followers)  # noqa: S608  (question marks)
 
     def _prune(self, db: sqlite3.Connection) -> None:
         db.execute(
