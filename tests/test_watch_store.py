@@ -146,3 +146,19 @@ def test_a_follower_that_takes_the_place_of_another_is_told_what_that_one_was_no
     mine.record(State(looks=4, numbers=4), [dark(4)])
     assert numbers(mine, "one more") == [4]
     mine.close()
+
+
+@pytest.mark.parametrize("denied", ["", "watch.db"])
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path, monkeypatch, denied):
+    recorded(tmp_path / "watch.db")
+    # Not by permissions: they do not hold for root.
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / denied)
+    with pytest.raises(PermissionError, match="cannot be written to") as caught:
+        store(tmp_path / "watch.db")
+    assert Path(caught.value.filename) == tmp_path / denied
+
+
+def test_what_sqlite_cannot_open_at_all_is_an_oserror(tmp_path):
+    (tmp_path / "watch.db").symlink_to(tmp_path / "nowhere" / "watch.db")
+    with pytest.raises(OSError, match="unable to open"):
+        store(tmp_path / "watch.db")

@@ -6,6 +6,7 @@ Plain, blocking SQLite; one process at a time. What is worth keeping is decided 
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -88,6 +89,10 @@ class Store:
             raise FileNotFoundError(2, f"there is no folder {path.parent}", str(path))
         if path.is_dir():
             raise IsADirectoryError(21, "is a folder; name a file in it", str(path))
+        # SQLite would call it an I/O error. The folder holds the log, too.
+        for place in (path.parent, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise PermissionError(errno.EACCES, "cannot be written to", str(place))
         self._followers: tuple[str, ...] = tuple(followers)
         try:
             self._open(account)
@@ -161,10 +166,13 @@ class Store:
         return int(found)
 
     def _open(self, account: str) -> None:
-        # Only one thread uses it at a time; a transaction is begun and ended by us.
-        self._db: sqlite3.Connection = sqlite3.connect(
-            self._path, timeout=0, isolation_level=None, check_same_thread=False
-        )
+        try:
+            # Only one thread uses it at a time; a transaction is begun and ended by us.
+            self._db: sqlite3.Connection = sqlite3.connect(
+                self._path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise _hindrance(error, self._path) from None
         try:
             self._prepare()
             state = self._read(account)
