@@ -393,7 +393,7 @@ async def test_the_page_says_what_is_dark_and_since_when():
     nothing = await page_of(looked_at({1: "g"}))
     assert "No group is dark." in nothing
     new = await page_of(Shown(State()))
-    assert "was not looked at yet" in new
+    assert "was not read yet" in new
     blind = await page_of(looked_at({1: "g"}, None, None, None))
     assert "Nothing could be read since" in blind
 
