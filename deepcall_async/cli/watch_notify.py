@@ -14,6 +14,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -31,7 +32,15 @@ if TYPE_CHECKING:
 
     from deepcall_async.watch import Watch
 
-__all__ = ["Channel", "channels_in", "deliver", "send_heartbeats", "stdout_channel"]
+__all__ = [
+    "Channel",
+    "channels_in",
+    "deliver",
+    "heartbeat_file",
+    "heartbeat_url",
+    "send_heartbeats",
+    "stdout_channel",
+]
 
 _FIRST_DELAY, _LONGEST_DELAY = 5.0, 600.0
 """Seconds until a message that could not be delivered is tried again; they double."""
@@ -132,6 +141,37 @@ async def deliver(
             )
             await asyncio.sleep(wait)
             delay = min(2 * delay, _LONGEST_DELAY)
+
+
+def heartbeat_file(given: str) -> Path | None:
+    """Give the file that ``file:PATH`` names, or None when it is no such reference."""
+    path = given.removeprefix("file:")
+    return None if path == given else Path(path).expanduser()
+
+
+def heartbeat_url(given: str) -> str:
+    """Take a heartbeat's URL as it is, or out of the file that ``file:PATH`` names.
+
+    Args:
+        given: the URL or the reference; other processes see the arguments of ours.
+
+    Raises:
+        UsageError: it is no URL, or the file cannot be read; a URL is never quoted.
+    """
+    url = given
+    if (file := heartbeat_file(given)) is not None:
+        warn_if_exposed(file)
+        with usage_errors(file):
+            url = file.read_bytes().decode("utf-8-sig").strip()
+    parts = None
+    with suppress(ValueError):
+        parts = urlsplit(url)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(
+            "--heartbeat must be a URL, such as https://hc.example/ping/ID, or file:PATH of a file"
+            " that holds one"
+        )
+    return url
 
 
 async def send_heartbeats(watch: Watch, url: str) -> None:
