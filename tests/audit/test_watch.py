@@ -238,6 +238,13 @@ def test_what_vanished_is_forgotten_after_the_cooldown():
     assert watched.state.groups == {}
 
 
+def test_what_vanished_before_it_was_told_is_forgotten_at_once():
+    watched = Watched()
+    for groups in ({1: "g"}, {1: "g", 2: "d"}, {1: "g"}):
+        watched.look(groups)
+    assert [*watched.state.groups] == [1]
+
+
 def test_a_digest_puts_the_worst_first_and_counts_a_flood():
     common = {"number": 1, "at": NOW, "name": "Sales"}
     dark = [WentDark(**common, group_id=i, members=2, since=NOW) for i in range(1, 301)]  # type: ignore[arg-type]
