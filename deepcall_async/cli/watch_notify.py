@@ -163,10 +163,12 @@ def heartbeat_url(given: str) -> str:
         warn_if_exposed(file)
         with usage_errors(file):
             url = file.read_bytes().decode("utf-8-sig").strip()
-    parts = None
+    host = b""
     with suppress(ValueError):
         parts = urlsplit(url)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme in ("http", "https") and parts.port != 0:
+            host = (parts.hostname or "").encode("idna")
+    if not host:
         raise UsageError(
             "--heartbeat must be a URL, such as https://hc.example/ping/ID, or file:PATH of a file"
             " that holds one"
@@ -193,7 +195,8 @@ async def send_heartbeats(watch: Watch, url: str) -> None:
             try:
                 async with session.get(url) as answer:
                     problem = "" if answer.ok else f"it answered HTTP {answer.status}"
-            except (ClientError, TimeoutError, OSError) as error:
+            except (ClientError, TimeoutError, OSError, UnicodeError) as error:
+                # The last is about a host that no DNS name can be, such as in a redirect.
                 problem = type(error).__name__
             if problem:
                 host = urlsplit(url).hostname

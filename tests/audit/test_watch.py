@@ -238,6 +238,17 @@ def test_what_vanished_is_forgotten_after_the_cooldown():
     assert watched.state.groups == {}
 
 
+def test_when_it_last_looked_saw_anything_and_saw_everything():
+    watched = Watched()
+    watched.look({1: "g", 2: "g"})
+    whole = watched.now
+    watched.look({1: "g", 2: "u"})
+    partial = watched.now
+    watched.look(BLIND)
+    state = watched.state
+    assert (state.last_whole, state.last_sight, state.last_look) == (whole, partial, watched.now)
+
+
 def test_what_vanished_before_it_was_told_is_forgotten_at_once():
     watched = Watched()
     for groups in ({1: "g"}, {1: "g", 2: "d"}, {1: "g"}):

@@ -21,10 +21,13 @@ from deepcall_async.cli.watch_notify import (
     channels_in,
     deliver,
     heartbeat_url,
+    send_heartbeats,
     stdout_channel,
 )
 from deepcall_async.cli.watch_options import TellOptions, WatchOptions
-from tests.cli.test_watch import DARK, SECRET, Given, urls
+from deepcall_async.watch import Look
+from tests.cli.test_watch import DARK, SECRET, Given, Looks, urls
+from tests.support.audit_accounts import NOW
 from tests.support.command import environment, started, wait_until
 
 # Apprise looks whether Python still has that module; it does before 3.13.
@@ -138,7 +141,18 @@ def test_a_heartbeats_url_may_stand_in_a_file(tmp_path, capfd):
     assert "others can read" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("content", [f"ftp://{SECRET}", f"{SECRET}", "", f"http://[{SECRET}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"ftp://{SECRET}",
+        SECRET,
+        "",
+        f"http://[{SECRET}",
+        f"http://a..example/{SECRET}",
+        f"http://{'x' * 64}.example/{SECRET}",
+        f"http://hc.example:99999/{SECRET}",
+    ],
+)
 def test_what_is_no_heartbeat_url_is_not_quoted(tmp_path, content):
     for given in (content, f"file:{urls(tmp_path, content)}"):
         with pytest.raises(UsageError, match="--heartbeat must be a URL") as caught:
@@ -146,6 +160,24 @@ def test_what_is_no_heartbeat_url_is_not_quoted(tmp_path, content):
         assert SECRET not in str(caught.value)
     with pytest.raises(UsageError, match="no such file"):
         heartbeat_url(f"file:{tmp_path}/nowhere")
+
+
+@pytest.mark.anyio
+async def test_a_heartbeat_that_is_sent_on_to_nowhere_is_said_to_have_failed(capfd):
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        location = b"http://a..example/" + SECRET.encode()
+        writer.write(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(EOFError):
+            await send_heartbeats(Looks(Look(number=1, started=NOW, seconds=1)), url)
+    said = capfd.readouterr().err
+    assert said.startswith("deepcall: the heartbeat to 127.0.0.1 was not taken: ")
+    assert SECRET not in said
 
 
 def test_the_state_is_not_the_heartbeats_file(tmp_path):
