@@ -111,6 +111,9 @@ def channels_in(file: Path, footer: str) -> list[Channel]:
             raise UsageError(
                 f"{file}: line {number} is not a URL that Apprise knows, such as json://host/path"
             )
+        if len(service) > 1:
+            # While one of them fails, all the others would be told again and again.
+            raise UsageError(f"{file}: line {number} holds several URLs; give each its own line")
         key = hashlib.sha256(url.encode()).hexdigest()[:16]
         label = f"line {number} ({service[0].service_name})"
         channels[key] = Channel(key, label, partial(_send, service, footer))

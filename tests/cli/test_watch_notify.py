@@ -127,6 +127,14 @@ def test_with_a_stdout_that_nobody_reads_it_looks_and_ends(deepcall_sandbox, tmp
     os.close(writing)
 
 
+def test_urls_that_share_a_line_are_refused(tmp_path):
+    one = f"json://127.0.0.1/{SECRET}"
+    for line in (f"{one}, {one}x", f"{one} {one}x"):
+        with pytest.raises(UsageError, match="line 1 holds several URLs") as caught:
+            channels_in(urls(tmp_path, line), "")
+        assert SECRET not in str(caught.value)
+
+
 # Heartbeats
 
 
