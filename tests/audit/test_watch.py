@@ -171,6 +171,14 @@ def test_gone_while_it_was_looked_up_is_gone():
     assert change.group_id == 2
 
 
+def test_that_all_groups_were_gone_when_looked_up_is_no_blindness():
+    watched = Watched()
+    watched.look({1: "g"})
+    gone = replace(seen({}), asked=(1,), gone=frozenset({1}))
+    assert [type(change) for _ in range(2) for change in watched.look(gone)] == [Vanished]
+    assert watched.state.blind_looks == 0
+
+
 def test_groups_that_were_chosen_say_nothing_of_others():
     watched = Watched(confirm=1)
     watched.look({1: "g", 2: "g"})
