@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -162,3 +163,32 @@ def test_what_sqlite_cannot_open_at_all_is_an_oserror(tmp_path):
     (tmp_path / "watch.db").symlink_to(tmp_path / "nowhere" / "watch.db")
     with pytest.raises(OSError, match="unable to open"):
         store(tmp_path / "watch.db")
+
+
+def test_a_kill_in_the_midst_of_a_record_leaves_all_of_it_or_nothing(tmp_path):
+    """What is on disk before each statement is what a killed watch leaves."""
+    path, left = tmp_path / "live" / "watch.db", []
+    path.parent.mkdir()
+    mine = store(path)
+    mine.record(State(looks=1, numbers=1), [dark(1)])
+
+    def killed(_: str) -> None:
+        left.append(tmp_path / f"killed{len(left)}")
+        shutil.copytree(path.parent, left[-1])
+
+    mine._db.set_trace_callback(killed)
+    mine.record(step(State(looks=1, numbers=1), seen({1: "d"}), NOW)[0], [dark(2), dark(3)])
+    mine.take("default", 1)
+    mine._db.set_trace_callback(None)
+    mine.close()
+    found = []
+    for folder in left:
+        again = store(folder / "watch.db")
+        assert again.set_aside is None
+        found.append((again.state.looks, len(again.state.groups), numbers(again, "default")))
+        again.close()
+    assert [*dict.fromkeys(map(str, found))] == [
+        "(1, 0, [1])",
+        "(2, 1, [1, 2, 3])",
+        "(2, 1, [2, 3])",
+    ]

@@ -29,6 +29,7 @@ from deepcall_async.watch import Look
 from tests.cli.test_watch import DARK, SECRET, Given, Looks, urls
 from tests.support.audit_accounts import NOW
 from tests.support.command import environment, started, wait_until
+from tests.support.hazards import refused_port
 
 # Apprise looks whether Python still has that module; it does before 3.13.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -125,6 +126,17 @@ def test_with_a_stdout_that_nobody_reads_it_looks_and_ends(deepcall_sandbox, tmp
         assert process.wait(10) == 0
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.anyio
+async def test_what_apprise_logs_of_its_urls_goes_nowhere(tmp_path, caplog):
+    caplog.set_level("DEBUG")
+    with refused_port() as port:
+        (channel,) = channels_in(urls(tmp_path, f"json://127.0.0.1:{port}/{SECRET}"), "")
+        assert SECRET not in caplog.text
+        caplog.clear()  # what it says while it is imported
+        assert await channel.send(DARK) is False
+    assert [each for each in caplog.records if each.name.startswith("apprise")] == []
 
 
 def test_urls_that_share_a_line_are_refused(tmp_path):
