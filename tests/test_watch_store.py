@@ -192,3 +192,11 @@ def test_a_kill_in_the_midst_of_a_record_leaves_all_of_it_or_nothing(tmp_path):
         "(2, 1, [1, 2, 3])",
         "(2, 1, [2, 3])",
     ]
+
+
+def test_an_acknowledgement_that_comes_late_takes_nothing_back(tmp_path):
+    mine = store(tmp_path / "watch.db")
+    mine.record(State(looks=1, numbers=3), [dark(1), dark(2), dark(3)])
+    mine.take("default", 2)
+    assert [each.change.number for each in mine.take("default", 1)] == [3]
+    mine.close()
