@@ -91,7 +91,7 @@ async def test_a_clock_that_jumps_moves_no_look_and_hides_no_change(tmp_path, ju
 
 @pytest.mark.parametrize("twice", [False, True], ids=["once", "twice"])
 async def test_cancelled_in_the_midst_of_a_look_and_of_leaving_it_frees_the_file(tmp_path, twice):
-    account = Account(takes=50)
+    account, others = Account(takes=50), {*threading.enumerate()}
 
     async def bot() -> None:
         async with watched(account, tmp_path) as changes:
@@ -108,7 +108,11 @@ async def test_cancelled_in_the_midst_of_a_look_and_of_leaving_it_frees_the_file
         with pytest.raises(asyncio.CancelledError):
             await task
         # The file is closed in a thread, whose time is not the loop's.
-        closing = [each for each in threading.enumerate() if each.name.startswith("deepcall-watch")]
+        closing = [
+            each
+            for each in {*threading.enumerate()} - others
+            if each.name.startswith("deepcall-watch")
+        ]
         for thread in closing:
             await asyncio.to_thread(thread.join)
     async with watched(account, tmp_path) as changes:
