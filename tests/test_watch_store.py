@@ -200,3 +200,13 @@ def test_an_acknowledgement_that_comes_late_takes_nothing_back(tmp_path):
     mine.take("default", 2)
     assert [each.change.number for each in mine.take("default", 1)] == [3]
     mine.close()
+
+
+def test_what_nobody_takes_is_bounded_and_the_newest_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepcall_async.watch.store._MOST", 200)
+    mine = store(tmp_path / "watch.db", "quick", "never")
+    for number in range(1, 401):
+        mine.record(State(looks=number, numbers=number), [dark(number)])
+        mine.take("quick", number)
+    assert numbers(mine, "never") == [*range(201, 401)]
+    mine.close()
