@@ -1,4 +1,7 @@
-"""Running a command's coroutine: on uvloop where it is installed, ended in order by a signal."""
+"""Running a command's coroutine, on uvloop where it is installed, and ending it in order.
+
+What would block the loop for long runs in a thread that does not hold up the end.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from importlib.util import find_spec
 from types import FrameType
 from typing import Any, TypeVar
 
 from deepcall_async.cli.exits import SIGNALS, Stopped
 
-__all__ = ["run_async"]
+__all__ = ["in_daemon_thread", "run_async"]
 
 T = TypeVar("T")
 
@@ -56,6 +60,31 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Run what may block for long, and give its result.
+
+    When it is cancelled, or the process ends, nobody waits for the thread: an executor's threads
+    are waited for, and one that hangs keeps the process alive.
+
+    Args:
+        work: what to run; it must hold no lock that the end of the interpreter needs.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        if not outcome.set_running_or_notify_cancel():
+            return
+        try:
+            result = work()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=run, name="deepcall-work", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

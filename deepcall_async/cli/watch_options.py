@@ -109,5 +109,9 @@ class TellOptions:
         bool, Parameter(help="--listen may name an address that others can reach.", negative="")
     ] = False
     heartbeat: Annotated[
-        str | None, Parameter(help="A URL to call after each look that saw the account.")
+        str | None,
+        Parameter(
+            help="A URL to call after each look that saw the account, or file:PATH of a file that"
+            " holds it."
+        ),
     ] = None
