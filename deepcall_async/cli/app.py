@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from deepcall_async.cli.exits import USAGE, UsageError, ending
 from deepcall_async.cli.parameters import DEMO_GROUPS, ENVIRONMENT
@@ -156,6 +156,8 @@ def _run(arguments: Sequence[str]) -> int:
     app = build_app(plain=not stdout_is_terminal())
     try:
         command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
+    except UnknownOptionError as error:
+        raise UsageError(_unknown(error)) from None
     except CycloptsError as error:
         raise UsageError(str(error)) from None
     if "console" in bound.arguments:
@@ -166,6 +168,17 @@ def _run(arguments: Sequence[str]) -> int:
         return 0
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, int) else 0
+
+
+def _unknown(error: UnknownOptionError) -> str:
+    given = error.token.keyword or error.token.value
+    name = given.partition("=")[0]
+    if name in ("--token", "--ssid", "--user-id"):
+        return (
+            f"there is no {name}, since others can read a command line: set DEEPCALL_USER_ID and"
+            " DEEPCALL_TOKEN, or DEEPCALL_SSID, or give --credentials FILE"
+        )
+    return str(error).replace(given, name)  # its value may be a secret
 
 
 def _default_text(value: object) -> str | None:

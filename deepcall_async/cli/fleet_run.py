@@ -41,7 +41,7 @@ from deepcall_async.cli.files import (
     outputs_from,
     read_mutes,
     refuse_clashes,
-    replace_file,
+    replace_report,
 )
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.parameters import split
@@ -80,11 +80,16 @@ def audit_accounts(
 ) -> int:
     """Audit accounts, and give the exit code; the arguments are those of ``fleet audit``."""
     outputs = _outputs(output)
-    refuse_clashes(outputs, {"ACCOUNTS": file, "--mutes": judge.mutes, "--ca": connect.ca})
     settings = read_mutes(judge.mutes)
     with usage_errors(file):
         text = file.read_bytes().decode("utf-8-sig")
         accounts = read_accounts(tomllib.loads(text), file.resolve().parent)
+    read = {"ACCOUNTS": file, "--mutes": judge.mutes, "--ca": connect.ca, "--cert": connect.cert}
+    for account in accounts:
+        kind, _, name = account.credentials.partition(":")
+        if kind == "file":
+            read[f"account {account.name}"] = Path(name)
+    refuse_clashes(outputs, read)
     with usage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     plan = _plan(judge, running, connect, settings)
@@ -279,7 +284,7 @@ def _write(report: FleetReport, output: Output, pages: dict[str, Path]) -> None:
     if output.path == STDOUT:
         emit(content)
     else:
-        replace_file(output.path, content)
+        replace_report(output.path, content)
 
 
 def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
@@ -287,7 +292,10 @@ def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
     nothing = FleetReport.of(AccountReport.unread(account.name) for account in accounts)
     for output in outputs:
         if not is_written_directly(output.path) and output.path.exists():
-            _write(nothing, output, {})
+            try:
+                _write(nothing, output, {})
+            except OutputError as error:
+                say(f"deepcall: {error}")
 
 
 def _link(page: Path, here: Path) -> str:
@@ -329,7 +337,7 @@ def _write_pages(
                     thresholds=settings.thresholds,
                     now=datetime.now(UTC),
                 )
-            replace_file(page, render(found, "html"))
+            replace_report(page, render(found, "html"))
             if not as_before:
                 os.utime(page, (0, 0))  # so that it does not stand the next time
         except OSError as error:

@@ -42,7 +42,10 @@ class Record:
         if self.error is not None:
             return
         if self._file is None:
-            emit(line)
+            try:
+                emit(line)
+            except OutputError as error:
+                self.error = error
             return
         try:
             self._file.write(line)
