@@ -6,7 +6,10 @@ A command's module is imported when the command is chosen; so what help says of 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
@@ -118,7 +121,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         return _run(_with_demo_size(arguments))
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else USAGE  # the parser's own commands
+        return USAGE if ended.code else 0  # the parser's own commands
     except BaseException as error:
         code, text = ending(error)
         if text:
@@ -134,7 +137,7 @@ def build_app(*, plain: bool) -> App:
     Args:
         plain: whether help is text without boxes and colours.
     """
-    app = App(
+    app = _App(
         name="deepcall",
         help="DeepCall's groups from the command line.",
         help_format="plaintext",
@@ -148,8 +151,23 @@ def build_app(*, plain: bool) -> App:
         # A command with commands of its own says itself what help ends with.
         more = {} if epilogue is None else {"help_epilogue": epilogue}
         app.command(f"deepcall_async.cli.{place}", name=name, help=summary, **more)
-    app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
+    app.register_install_completion_command(help="Install completion for your shell.")
     return app
+
+
+class _App(App):
+    def install_completion(
+        self,
+        *,
+        shell: Literal["zsh", "bash", "fish", "powershell"] | None = None,
+        output: Path | None = None,
+        add_to_startup: bool = True,
+    ) -> Path:
+        folder = os.environ.get("XDG_CONFIG_HOME")
+        if shell == "fish" and output is None and folder:
+            # The parser always takes ~/.config, where fish then does not look.
+            output = Path(folder, "fish", "completions", f"{self.name[0]}.fish")
+        return super().install_completion(shell=shell, output=output, add_to_startup=add_to_startup)
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -58,3 +58,22 @@ def test_nor_are_those_of_a_fleet(tmp_path):
         assert done.returncode == 2
         assert f"-o csv:{file} would overwrite the file of {said}" in done.stderr
     assert account.read_text() == "DEEPCALL_SSID=x\n"
+
+
+def test_a_shell_that_is_not_known_is_wrong_usage(tmp_path):
+    env = environment(HOME=str(tmp_path), SHELL="", PATH=str(tmp_path))
+    # Its parent is no shell either, or there is no `ps` to find out.
+    done = called("--install-completion", env=env)
+    assert done.returncode == 2
+    assert "--shell" in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_completion_for_fish_is_installed_where_fish_looks(tmp_path):
+    env = environment(HOME=str(tmp_path / "home"), XDG_CONFIG_HOME=str(tmp_path / "settings"))
+    done = called("--install-completion", "--shell", "fish", env=env)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "settings" / "fish" / "completions" / "deepcall.fish"
+    assert str(file) in done.stdout
+    assert "nightly" in file.read_text()
+    assert not (tmp_path / "home").exists()
