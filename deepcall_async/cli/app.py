@@ -200,7 +200,9 @@ def _unknown(error: UnknownOptionError) -> str:
 
 
 def _default_text(value: object) -> str | None:
-    return None if value in (None, False, ()) else str(value)
+    if value in (None, False, ()):
+        return None
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _with_demo_size(arguments: Sequence[str]) -> list[str]:
