@@ -5,6 +5,8 @@ Codes and exceptions only: nothing is printed here, and nothing of a command is 
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ __all__ = [
     "Stopped",
     "UsageError",
     "ending",
+    "is_closed_pipe",
     "usage_errors",
 ]
 
@@ -30,9 +33,12 @@ FOUND, USAGE, INCOMPLETE, UNAUTHENTICATED, UNWRITTEN = 1, 2, 3, 4, 5
 BUG = 70  # EX_SOFTWARE of sysexits.h
 PIPE = 141  # as a shell reports SIGPIPE: 128 + 13
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
 )
-"""What ends the command in order. A terminal that goes away sends SIGHUP."""
+"""What ends the command in order. A terminal that goes away sends SIGHUP; on Windows a window that
+is closed, and Ctrl-Break, send SIGBREAK."""
 
 
 class UsageError(Exception):
@@ -121,6 +127,13 @@ def ending(error: BaseException) -> tuple[int, str]:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return BUG, f"this is a bug: {type(error).__name__}{place}; please report it{notes}"
+
+
+def is_closed_pipe(error: OSError) -> bool:
+    """Whether an error of a stream says that its reader has closed it."""
+    # Windows has no EPIPE for this: https://github.com/python/cpython/issues/79935
+    windows = os.name == "nt" and error.errno == errno.EINVAL
+    return windows or isinstance(error, BrokenPipeError)
 
 
 def _reason(error: OSError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -37,7 +36,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         def stop(signum: int, _: FrameType | None) -> None:
             if received:
                 signal.signal(signum, signal.SIG_DFL)
-                os.kill(os.getpid(), signum)
+                signal.raise_signal(signum)
             received.append(signum)
             loop.call_soon_threadsafe(task.cancel)
 
