@@ -214,6 +214,9 @@ def assign_agents(
 
     Whether they replace the group's members or are added to them is not documented.
     """
+    if not agent_ids:
+        # An empty variable of a script, which would perhaps empty the group.
+        raise UsageError("name the agents to assign, by their ids")
     receivers = _receivers(receive, agent_ids)
 
     async def work(client: DeepCall) -> str | None:
