@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from deepcall_async.sandbox import Sandbox
 from tests.support.command import deepcall, environment
 from tests.support.proxy import Proxy
@@ -18,6 +20,7 @@ def test_a_proxy_that_is_not_there_is_what_fails():
     assert failed.endswith("; check the proxy from the environment")
 
 
+@pytest.mark.anyio
 async def test_a_certificate_is_not_the_proxys_trouble():
     async with Sandbox(groups=1, tls=True) as server, Proxy() as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
