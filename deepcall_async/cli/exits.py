@@ -26,6 +26,7 @@ __all__ = [
     "UsageError",
     "ending",
     "is_closed_pipe",
+    "reason",
     "usage_errors",
 ]
 
@@ -74,7 +75,7 @@ def usage_errors(about: object = None) -> Iterator[None]:
         # Its own message may quote what could not be decoded.
         raise UsageError(_with_name(about, "is not UTF-8; save it as UTF-8", None)) from None
     except OSError as error:
-        raise UsageError(_with_name(about, _reason(error), error.filename)) from None
+        raise UsageError(_with_name(about, reason(error), error.filename)) from None
     except (ValueError, TypeError) as error:
         raise UsageError(_with_name(about, str(error), None)) from None
 
@@ -120,7 +121,7 @@ def ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, DeepCallError):
         return INCOMPLETE, f"{error}{notes}"
     if isinstance(error, OSError):
-        return USAGE, _with_name(None, _reason(error), error.filename) + notes
+        return USAGE, _with_name(None, reason(error), error.filename) + notes
     import traceback
 
     # The message of an unforeseen error may hold anything, secrets too: it is not shown.
@@ -136,7 +137,8 @@ def is_closed_pipe(error: OSError) -> bool:
     return windows or isinstance(error, BrokenPipeError)
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Say what the system says of an error, as the end of a sentence."""
     return (error.strerror or str(error)).lower()
 
 

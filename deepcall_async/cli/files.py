@@ -23,7 +23,7 @@ from deepcall_async.audit import (
     read_jsonl,
     read_settings,
 )
-from deepcall_async.cli.exits import OutputError, UsageError, usage_errors
+from deepcall_async.cli.exits import OutputError, UsageError, reason, usage_errors
 from deepcall_async.record import part_of
 
 __all__ = [
@@ -116,7 +116,7 @@ def replace_file(file: Path, content: bytes) -> None:
         else:
             _replace(file.resolve(), content)
     except OSError as error:
-        raise OutputError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise OutputError(f"{file}: {reason(error)}") from None
 
 
 def replace_report(file: Path, content: bytes) -> None:

@@ -14,7 +14,15 @@ from io import TextIOWrapper
 from types import FrameType
 
 from deepcall_async.cli import run
-from deepcall_async.cli.exits import FOUND, PIPE, SIGNALS, UNWRITTEN, Stopped, is_closed_pipe
+from deepcall_async.cli.exits import (
+    FOUND,
+    PIPE,
+    SIGNALS,
+    UNWRITTEN,
+    Stopped,
+    is_closed_pipe,
+    reason,
+)
 
 __all__ = ["main"]
 
@@ -83,7 +91,7 @@ def _flush(code: int) -> int:
         if is_closed_pipe(error):
             code = PIPE
         elif code != UNWRITTEN:
-            _complain(f"stdout: {(error.strerror or str(error)).lower()}")
+            _complain(f"stdout: {reason(error)}")
             code = UNWRITTEN if code in (0, FOUND) else code
     with suppress(OSError):
         sys.stderr.flush()

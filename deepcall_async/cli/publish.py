@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deepcall_async.audit import Report, render, table_rows
-from deepcall_async.cli.exits import FOUND, UNWRITTEN, OutputError, PipeClosed
+from deepcall_async.cli.exits import FOUND, UNWRITTEN, OutputError, PipeClosed, reason
 from deepcall_async.cli.files import STDOUT, Output, replace_report
 from deepcall_async.cli.parameters import FailOn
 from deepcall_async.cli.terminal import emit, say, show_table, stdout_is_terminal
@@ -119,7 +119,7 @@ def _summarize(report: Report) -> None:
         with Path(summary).open("ab") as file:
             file.write(render(report, "md"))
     except OSError as error:
-        raise OutputError(f"{summary}: {(error.strerror or str(error)).lower()}") from None
+        raise OutputError(f"{summary}: {reason(error)}") from None
 
 
 def _show(report: Report) -> None:

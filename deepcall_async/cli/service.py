@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deepcall_async.cli.exits import INCOMPLETE, UNAUTHENTICATED, USAGE, UsageError
+from deepcall_async.cli.exits import INCOMPLETE, UNAUTHENTICATED, USAGE, UsageError, reason
 from deepcall_async.cli.parameters import ConnectOptions
 from deepcall_async.cli.terminal import emit
 from deepcall_async.redaction import printable
@@ -112,7 +112,7 @@ async def _reachable(target: Target) -> bool:
         _line("FAIL", "connection", f"{host}:{port} did not answer in {target.timeout:g} s")
         return False
     except OSError as error:
-        said = f"{host}:{port}: {(error.strerror or str(error)).lower()}"
+        said = f"{host}:{port}: {reason(error)}"
         _line("FAIL", "connection", f"{said}; check the address, the port and the firewall")
         return False
     if secure:

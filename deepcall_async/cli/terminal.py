@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-from deepcall_async.cli.exits import OutputError, PipeClosed, is_closed_pipe
+from deepcall_async.cli.exits import OutputError, PipeClosed, is_closed_pipe, reason
 from deepcall_async.redaction import printable
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def emit(content: bytes | str) -> None:
     except OSError as error:
         if is_closed_pipe(error):
             raise PipeClosed from None
-        raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from None
+        raise OutputError(f"stdout: {reason(error)}") from None
 
 
 def page() -> Console:
