@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts.completion.install import create_install_completion_command
 
 from deepcall_async.cli.exits import USAGE, UsageError, ending
 from deepcall_async.cli.parameters import DEMO_GROUPS, ENVIRONMENT
@@ -19,6 +21,8 @@ from deepcall_async.cli.terminal import drawn, emit, page, say, stdout_is_termin
 from deepcall_async.version import __version__
 
 __all__ = ["build_app", "run_command"]
+
+_Shell = Literal["zsh", "bash", "fish", "powershell"]
 
 _CODES = """\
 Exit codes:
@@ -137,7 +141,7 @@ def build_app(*, plain: bool) -> App:
     Args:
         plain: whether help is text without boxes and colours.
     """
-    app = _App(
+    app = App(
         name="deepcall",
         help="DeepCall's groups from the command line.",
         help_format="plaintext",
@@ -151,23 +155,22 @@ def build_app(*, plain: bool) -> App:
         # A command with commands of its own says itself what help ends with.
         more = {} if epilogue is None else {"help_epilogue": epilogue}
         app.command(f"deepcall_async.cli.{place}", name=name, help=summary, **more)
-    app.register_install_completion_command(help="Install completion for your shell.")
+    app.command(
+        create_install_completion_command(partial(_install_completion, app), add_to_startup=True),
+        name="--install-completion",
+        help="Install completion for your shell.",
+    )
     return app
 
 
-class _App(App):
-    def install_completion(
-        self,
-        *,
-        shell: Literal["zsh", "bash", "fish", "powershell"] | None = None,
-        output: Path | None = None,
-        add_to_startup: bool = True,
-    ) -> Path:
-        folder = os.environ.get("XDG_CONFIG_HOME")
-        if shell == "fish" and output is None and folder:
-            # The parser always takes ~/.config, where fish then does not look.
-            output = Path(folder, "fish", "completions", f"{self.name[0]}.fish")
-        return super().install_completion(shell=shell, output=output, add_to_startup=add_to_startup)
+def _install_completion(
+    app: App, *, shell: _Shell, output: Path | None, add_to_startup: bool
+) -> Path:
+    folder = os.environ.get("XDG_CONFIG_HOME")
+    if shell == "fish" and output is None and folder:
+        # The parser always takes ~/.config, where fish then does not look.
+        output = Path(folder, "fish", "completions", f"{app.name[0]}.fish")
+    return app.install_completion(shell=shell, output=output, add_to_startup=add_to_startup)
 
 
 def _run(arguments: Sequence[str]) -> int:
