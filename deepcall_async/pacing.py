@@ -38,7 +38,7 @@ _FASTER = 0.1
 _QUEUED = 1.8
 """A window whose mean latency is this many times the base is a sign of a queue."""
 _SLOW = 3
-"""So many windows in a row are taken for one."""
+"""Slow windows in a row after which the limit is lowered."""
 _LIKE_BASE = 1.2
 """Up to this many times the base, a latency says where the base is now."""
 _DRIFT = 0.05
@@ -47,7 +47,7 @@ _USELESS = 2
 
 
 class Adaptive(Struct, frozen=True, kw_only=True):
-    """Concurrency that follows the service: it grows while latency holds and backs off else.
+    """Concurrency that follows the service: up while latency stays low, down when it rises.
 
     Args:
         min: calls in flight at least.
@@ -56,6 +56,9 @@ class Adaptive(Struct, frozen=True, kw_only=True):
     Raises:
         TypeError: a bound is not an int.
         ValueError: not 1 <= min <= max.
+
+    Example:
+        >>> batch = await collect(dc.groups.agent_relation, [28], concurrency=Adaptive(max=64))
     """
 
     min: int = 4
@@ -142,7 +145,7 @@ class Limiter:
 class RateLimiter:
     """Turns at a fixed rate, given in the order in which they were asked for.
 
-    The next turn is reckoned from the one before and not from when that one was taken, so the
+    The next turn is counted from the one before and not from when that one was taken, so the
     event loop's own delays do not add up. A waiter that was cancelled costs no turn.
 
     Args:
@@ -289,7 +292,7 @@ class Pace:
         if sent < self._changed_at:
             return
         if refused:
-            # Nor does a refusal while what was let in before a cut may still fill the service.
+            # A refusal too says nothing while calls from before a cut may still fill the service.
             if sent >= self._cut_at + self._base:
                 self._cut(_CUT, ended)
             return
