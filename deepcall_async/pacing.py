@@ -78,26 +78,21 @@ class Limiter:
         limit: how many may be in at once.
     """
 
-    __slots__ = ("_limit", "_waiters", "active")
+    __slots__ = ("_waiters", "active", "limit")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit: int = limit
         # Whenever `active` is below the limit nobody waits: places are given the moment they are
         # free. So `active` alone tells whether one may come in without passing others.
         self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self.active: int = 0
 
     def __repr__(self) -> str:
-        return f"<Limiter {self.active} of {self._limit}, {len(self._waiters)} waiting>"
+        return f"<Limiter {self.active} of {self.limit}, {len(self._waiters)} waiting>"
 
-    @property
-    def limit(self) -> int:
-        """How many may be in at once; a lower one takes back no place that is held."""
-        return self._limit
-
-    @limit.setter
-    def limit(self, limit: int) -> None:
-        self._limit = limit
+    def move_to(self, limit: int) -> None:
+        """Change how many may be in at once; a lower limit takes back no place that is held."""
+        self.limit = limit
         self._let_in()
 
     @property
@@ -107,7 +102,7 @@ class Limiter:
 
     def try_acquire(self) -> bool:
         """Take a place if one is free now."""
-        if self.active < self._limit:
+        if self.active < self.limit:
             self.active += 1
             return True
         return False
@@ -135,7 +130,7 @@ class Limiter:
             self._let_in()
 
     def _let_in(self) -> None:
-        while self._waiters and self.active < self._limit:
+        while self._waiters and self.active < self.limit:
             waiter, _ = self._waiters.popitem(last=False)
             if not waiter.done():
                 self.active += 1
@@ -266,7 +261,7 @@ class Pace:
         self._limiter = limiter
         # With its fraction, so that several small cuts or steps add up.
         self._limit = float(bounds.min)
-        limiter.limit = bounds.min
+        limiter.move_to(bounds.min)
         # A window is as many answers as the limit, to what was sent since the limit changed.
         self._changed_at = float("-inf")
         self._cut_at = float("-inf")
@@ -345,7 +340,7 @@ class Pace:
         self._limit = min(float(self._bounds.max), max(float(self._bounds.min), limit))
         self._changed_at = now
         self._seen, self._latencies = 0, 0.0
-        self._limiter.limit = int(self._limit)
+        self._limiter.move_to(int(self._limit))
 
 
 def _is_overload(error: BaseException | None) -> bool:
