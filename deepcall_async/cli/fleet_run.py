@@ -5,7 +5,6 @@ Accounts are audited in ``fleet``; here a file becomes accounts, and what happen
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import tomllib
@@ -28,12 +27,7 @@ from deepcall_async.audit.formats.fleet import (
     fleet_rows,
     render_fleet,
 )
-from deepcall_async.cli.exits import (
-    INCOMPLETE,
-    OutputError,
-    UsageError,
-    usage_errors,
-)
+from deepcall_async.cli.exits import INCOMPLETE, OutputError, UsageError, reason, usage_errors
 from deepcall_async.cli.files import (
     STDOUT,
     Output,
@@ -41,12 +35,13 @@ from deepcall_async.cli.files import (
     outputs_from,
     read_mutes,
     refuse_clashes,
-    replace_file,
+    replace_report,
 )
+from deepcall_async.cli.logs import log_to_stderr
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.parameters import split
 from deepcall_async.cli.publish import write_all
-from deepcall_async.cli.shards import Shards, supervise
+from deepcall_async.cli.shards import Shards, progress_of, supervise
 from deepcall_async.cli.terminal import (
     ProgressStyle,
     emit,
@@ -55,10 +50,8 @@ from deepcall_async.cli.terminal import (
     show_table,
     stdout_is_terminal,
 )
-from deepcall_async.fanout import Progress
 from deepcall_async.fleet import AuditPlan, Engine, audit_fleet, read_fleet, record_of
 from deepcall_async.record import part_of
-from deepcall_async.redaction import printable
 
 if TYPE_CHECKING:
     from deepcall_async.cli.fleet_options import FleetConnect, FleetJudge, FleetRun
@@ -80,11 +73,16 @@ def audit_accounts(
 ) -> int:
     """Audit accounts, and give the exit code; the arguments are those of ``fleet audit``."""
     outputs = _outputs(output)
-    refuse_clashes(outputs, {"ACCOUNTS": file, "--mutes": judge.mutes, "--ca": connect.ca})
     settings = read_mutes(judge.mutes)
     with usage_errors(file):
         text = file.read_bytes().decode("utf-8-sig")
         accounts = read_accounts(tomllib.loads(text), file.resolve().parent)
+    read = {"ACCOUNTS": file, "--mutes": judge.mutes, "--ca": connect.ca, "--cert": connect.cert}
+    for account in accounts:
+        kind, _, name = account.credentials.partition(":")
+        if kind == "file":
+            read[f"account {account.name}"] = Path(name)
+    refuse_clashes(outputs, read)
     with usage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     plan = _plan(judge, running, connect, settings)
@@ -92,7 +90,7 @@ def audit_accounts(
     style: ProgressStyle = "none" if running.quiet else running.progress
     with (
         progress_display("Auditing accounts", style) as shown,
-        _warnings_told(quiet=running.quiet),
+        log_to_stderr(verbose=False, quiet=running.quiet, patience=running.patience, once=True),
         _run_errors(folder),
     ):
         if running.processes is not None:
@@ -151,7 +149,7 @@ async def _audit(
                 done += 1
                 unread += not report.complete
                 if callable(shown):
-                    shown(_progress(done, unread, total, time.monotonic() - began))
+                    shown(progress_of(done, unread, total, time.monotonic() - began))
         finally:
             await reports.aclose()
     return unread
@@ -175,31 +173,6 @@ async def _engine(running: FleetRun) -> AsyncIterator[Engine]:
         await connection.__aexit__(None, None, None)
 
 
-class _ToStderr(logging.Handler):
-    """Tells each warning once: thousands of accounts may wait for one service."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._said: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        said = printable(record.getMessage())
-        if said not in self._said:
-            self._said.add(said)
-            say(f"deepcall: {said}")
-
-
-@contextmanager
-def _warnings_told(*, quiet: bool) -> Iterator[None]:
-    handler, log = _ToStderr(), logging.getLogger("deepcall_async")
-    if not quiet:
-        log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-
-
 @contextmanager
 def _run_errors(folder: Path) -> Iterator[None]:
     """Say how to go on, and that a record could not be written."""
@@ -211,7 +184,7 @@ def _run_errors(folder: Path) -> Iterator[None]:
         raise UsageError(str(error)) from error
     except OSError as error:
         where = error.filename or folder
-        raise OutputError(f"{where}: {(error.strerror or str(error)).lower()}") from None
+        raise OutputError(f"{where}: {reason(error)}") from None
     except BaseException as error:
         error.add_note(f"what was read is in {folder}: the same command goes on from there")
         raise
@@ -235,12 +208,6 @@ def _plan(
         mutes=settings.mutes,
         thresholds=settings.thresholds,
     )
-
-
-def _progress(done: int, failed: int, total: int, seconds: float) -> Progress:
-    rate = done / seconds if seconds else 0.0
-    left = (total - done) / rate if rate else None
-    return Progress(done=done, failed=failed, total=total, seconds=seconds, rate=rate, eta=left)
 
 
 def _publish(
@@ -279,7 +246,7 @@ def _write(report: FleetReport, output: Output, pages: dict[str, Path]) -> None:
     if output.path == STDOUT:
         emit(content)
     else:
-        replace_file(output.path, content)
+        replace_report(output.path, content)
 
 
 def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
@@ -287,7 +254,10 @@ def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
     nothing = FleetReport.of(AccountReport.unread(account.name) for account in accounts)
     for output in outputs:
         if not is_written_directly(output.path) and output.path.exists():
-            _write(nothing, output, {})
+            try:
+                _write(nothing, output, {})
+            except OutputError as error:
+                say(f"deepcall: {error}")
 
 
 def _link(page: Path, here: Path) -> str:
@@ -329,11 +299,11 @@ def _write_pages(
                     thresholds=settings.thresholds,
                     now=datetime.now(UTC),
                 )
-            replace_file(page, render(found, "html"))
+            replace_report(page, render(found, "html"))
             if not as_before:
                 os.utime(page, (0, 0))  # so that it does not stand the next time
         except OSError as error:
-            said = (error.strerror or str(error)).lower()
+            said = reason(error)
             failures.append(OutputError(f"{record}: {said}"))
             continue
         except ValueError as error:

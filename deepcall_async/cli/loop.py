@@ -6,7 +6,6 @@ What would block the loop for long runs in a thread that does not hold up the en
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -41,7 +40,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         def stop(signum: int, _: FrameType | None) -> None:
             if received:
                 signal.signal(signum, signal.SIG_DFL)
-                os.kill(os.getpid(), signum)
+                signal.raise_signal(signum)
             received.append(signum)
             loop.call_soon_threadsafe(task.cancel)
 

@@ -26,7 +26,7 @@ from deepcall_async.cli.terminal import say
 from deepcall_async.fanout import Progress
 from deepcall_async.fleet import AuditPlan, audit_fleet
 
-__all__ = ["Shards", "child", "supervise"]
+__all__ = ["Shards", "child", "progress_of", "supervise"]
 
 _MOST_DEATHS = 3
 """How often in a row a child may die without having finished an account."""
@@ -86,6 +86,13 @@ def supervise(
         raise OutputError(f"{shards.folder}: not all could be written there")
     if any(each.code not in (0, None) for each in children):
         say("deepcall: not all processes came to their end; the same command goes on")
+
+
+def progress_of(done: int, failed: int, total: int, seconds: float) -> Progress:
+    """Make the progress of a fleet, whose unit is the account."""
+    rate = done / seconds if seconds else 0.0
+    left = (total - done) / rate if rate else None
+    return Progress(done=done, failed=failed, total=total, seconds=seconds, rate=rate, eta=left)
 
 
 def child() -> int:
@@ -198,7 +205,4 @@ class _Child:
 
 
 def _sum(children: list[_Child], total: int, seconds: float) -> Progress:
-    done = min(total, sum(each.done for each in children))
-    rate = done / seconds if seconds else 0.0
-    left = (total - done) / rate if rate else None
-    return Progress(done=done, failed=0, total=total, seconds=seconds, rate=rate, eta=left)
+    return progress_of(min(total, sum(each.done for each in children)), 0, total, seconds)
