@@ -288,7 +288,7 @@ class Gate:
             if left > 0 and wait <= left:
                 kept.append(entry)
             else:
-                future.set_result(copy_error(ticket.error or self._last_error))
+                future.set_result(_given_up(ticket.error, self._last_error))
         if len(kept) < len(self._waiting):
             heapq.heapify(kept)
             self._waiting = kept
@@ -400,11 +400,22 @@ class _Throttle:
         self._next = now + max(0.0, self._next - now) * before / self._rate
 
 
-def copy_error(error: DeepCallError | None) -> DeepCallError:
-    """An error of its own for another call that met the same."""
+def _given_up(own: DeepCallError | None, latest: DeepCallError | None) -> DeepCallError:
+    """An error for a call that is not held any longer.
+
+    Args:
+        own: what its own last attempt met; None if it made none.
+        latest: what the latest attempt of any call met.
+    """
+    error = own or latest
     if error is None:
         return RequestTimeout("the service did not answer in time")
-    found = type(error)(*error.args)
+    why = str(error).removeprefix(f"{error.endpoint}: ")
+    found = type(error)(why if own is not None else f"not sent, as others met this: {why}")
     found.__dict__.update(error.__dict__)
     found.__cause__ = error.__cause__
+    # Whose call it is is said where it is known.
+    found.endpoint = ""
+    if own is None and isinstance(found, RequestTimeout):
+        found.sent = False
     return found

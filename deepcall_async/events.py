@@ -45,8 +45,8 @@ class Stats(Struct, frozen=True):
     waiting: int = 0
 
 
-# Without the garbage collector's bookkeeping events cost half. They are in no cycle: nothing that
-# an error holds leads to an event.
+# Without the garbage collector's bookkeeping it costs half. Only for what is in no cycle: an error
+# that was raised leads, by its traceback, to the observer, which may keep the event.
 
 
 class AttemptStarted(Struct, frozen=True, gc=False):
@@ -76,7 +76,7 @@ class AttemptStarted(Struct, frozen=True, gc=False):
     stats: Callable[[], Stats]
 
 
-class AttemptEnded(Struct, frozen=True, gc=False):
+class AttemptEnded(Struct, frozen=True):
     """An attempt was answered, failed or was cancelled. Times as in `AttemptStarted`.
 
     Attributes:
@@ -106,7 +106,7 @@ class AttemptEnded(Struct, frozen=True, gc=False):
     received: int
 
 
-class CallEnded(Struct, frozen=True, gc=False):
+class CallEnded(Struct, frozen=True):
     """A call has come to its end. Times as in `AttemptStarted`.
 
     Attributes:

@@ -145,10 +145,14 @@ class Pool:
         for account in self.accounts:
             account.forget_loop()
 
-    def try_admit(self, account: Account, ticket: Ticket | None) -> Identity | None:
+    def try_admit(
+        self, account: Account, deadline: float | None, ticket: Ticket | None
+    ) -> Identity | None:
         """As `admit`, if nothing has to be waited for; otherwise None."""
         identity = account.source.identity
         if identity is None or (ticket is not None and account.gate.holds(ticket)):
+            return None
+        if deadline is not None and time.monotonic() >= deadline:
             return None
         if not self.slots.try_acquire():
             return None
@@ -172,15 +176,16 @@ class Pool:
         Returns:
             The identity to send under, with a slot taken; or an error, and no slot.
         """
+        slots = self.slots
         known, unlimited = account.source.identity, deadline is None and account.rate is None
         if known is not None and unlimited and not self._is_held(account, ticket):
             # A slot alone is waited for without a timeout, which would cost more than the wait:
             # closing the pool lets in all who wait for one.
-            await self.slots.acquire()
+            await slots.acquire()
             identity = account.source.identity
             if identity is not None and not self._is_held(account, ticket):
                 return identity
-            self.slots.release()
+            slots.release()
         scope = asyncio.timeout(None if deadline is None else deadline - time.monotonic())
         self._waiting.add(scope)
         held = False
@@ -195,17 +200,20 @@ class Pool:
                     found = await account.source.get()
                     if isinstance(found, DeepCallError):
                         return found
-                    await self.slots.acquire()
+                    await slots.acquire()
                     held = True
                     # After the slot: a turn taken while waiting for one would add up to a burst.
                     if account.rate is not None:
                         await account.rate.acquire()
+                    # A scope ends what waits, and none of this need have.
+                    if deadline is not None and time.monotonic() >= deadline:
+                        raise TimeoutError  # noqa: TRY301  (told like the scope's own)
                     # The credentials may have been rejected, and the service gone, meanwhile.
                     identity = account.source.identity
                     if identity is not None and not self._is_held(account, ticket):
                         held = False
                         return identity
-                    self.slots.release()
+                    slots.release()
                     held = False
         except TimeoutError:
             if self.closed:
@@ -216,7 +224,7 @@ class Pool:
         finally:
             self._waiting.discard(scope)
             if held:
-                self.slots.release()
+                slots.release()
 
     @staticmethod
     def _is_held(account: Account, ticket: Ticket | None) -> bool:

@@ -193,6 +193,7 @@ class Recovery:
         held: bool,
         patient: bool,
         expired: bool = False,
+        sent: bool = True,
     ) -> Retry | None:
         """Decide what follows a failed attempt.
 
@@ -206,6 +207,7 @@ class Recovery:
                 was not answered needs no allowance.
             expired: the credentials of this attempt had been accepted before. A call that waits for
                 the rate can meet the end of several short sessions.
+            sent: the attempt got as far as the transport; otherwise the error is that of others.
 
         Returns:
             The next attempt, or None to give up.
@@ -217,7 +219,7 @@ class Recovery:
                 return None
             self.renewals += 1
             return Retry(renew=True)
-        self.maybe_applied = self.maybe_applied or may_have_applied(error)
+        self.maybe_applied = self.maybe_applied or (sent and may_have_applied(error))
         if once or not is_retryable(error, self._method):
             return None
         if (

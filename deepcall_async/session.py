@@ -135,6 +135,7 @@ class Session:
                 held=failed.held,
                 patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
                 expired=identity is not None and identity.accepted,
+                sent=identity is not None,
             )
             stop = await self._before(following, recovery, error, identity, start)
             if stop is not None or following is None:
@@ -197,10 +198,12 @@ class Session:
             closed = ClientClosed("the client is closed")
             return _FailedAttempt(self._named(closed, call, number - 1))
         transport = pool.transport()
+        # Bound here: another event loop may make others while this one's calls are let go.
+        slots = pool.slots
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
         status, received = None, 0
         try:
-            identity = pool.try_admit(account, ticket)
+            identity = pool.try_admit(account, deadline, ticket)
             if identity is None:
                 admitted = await self._admit(deadline, ticket)
                 if isinstance(admitted, DeepCallError):
@@ -224,7 +227,7 @@ class Session:
                     report.attempt_ended(None, interruption)
                 raise
             finally:
-                pool.slots.release()
+                slots.release()
         except BaseException:
             if ticket is not None:
                 account.gate.probe_ended(ticket)

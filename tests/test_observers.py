@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -316,3 +318,18 @@ def test_on_a_loop_that_is_not_known_observers_are_told_just_the_same() -> None:
     ended = seen.of(AttemptEnded)
     assert [each.sent > 0 for each in ended] == [True, True]
     assert [each.reused for each in ended] == [False, True]
+
+
+async def test_events_that_an_observer_keeps_keep_nothing_alive_for_ever() -> None:
+    kept: list[weakref.ref[Recorder]] = []
+    async with connect(lambda _: [Send(error(1503))]) as (_, dc):
+        for _ in range(3):
+            seen = Recorder()
+            sibling = dc.with_options(observers=[seen])
+            with pytest.raises(GroupUnavailable):
+                await sibling.groups.agent_relation(28)
+            assert len(seen.events) == 3
+            kept.append(weakref.ref(seen))
+            del seen, sibling
+        gc.collect()
+        assert [each() for each in kept] == [None] * 3

@@ -1,0 +1,139 @@
+"""Calls that end before anything of them was sent: what they raise, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from deepcall_async import (
+    ConnectFailed,
+    ConnectionLost,
+    DeepCall,
+    DeepCallError,
+    Failed,
+    GroupUnavailable,
+    OutcomeUnknown,
+    RequestTimeout,
+    RetryPolicy,
+    ServerFault,
+    fan_out,
+)
+from tests.support.clients import ME, both_paths, client, quick
+from tests.support.faultserver import FaultServer, Received, Reset, Send, Stall, Step
+from tests.support.hazards import refused_port
+from tests.support.replies import error, reply, serve
+from tests.test_observers import Recorder
+
+pytestmark = pytest.mark.anyio
+
+AWAY: dict[str, list[Step]] = {
+    "lost": [Reset()],
+    "silent": [Stall()],
+    "bare 503": [Send(reply(b"", 503))],
+}
+ERRORS = {"lost": ConnectionLost, "silent": RequestTimeout, "bare 503": ServerFault}
+
+
+@both_paths
+@pytest.mark.parametrize("how", AWAY)
+async def test_a_change_that_was_held_and_never_sent_has_no_unknown_outcome(
+    how: str, path: str
+) -> None:
+    keys = [f"Sales {number}" for number in range(12)]
+    found: dict[str, DeepCallError] = {}
+    async with FaultServer(lambda _: AWAY[how]) as server:
+        async with client(server, path, timeout=0.1) as dc:
+            with pytest.raises(ERRORS[how]):
+                await dc.groups.list()
+            async with fan_out(dc.groups.add, keys, concurrency=12, patience=0.3) as outcomes:
+                async for outcome in outcomes:
+                    assert isinstance(outcome, Failed)
+                    found[outcome.key] = outcome.error
+        sent = {request.body["name"] for request in server.received("add")}
+    assert set(found) == set(keys)
+    assert 0 < len(sent) < len(keys)
+    for key, failure in found.items():
+        assert failure.endpoint == "groups.add"
+        assert str(failure).startswith("groups.add: ")
+        assert "groups.list: " not in str(failure)
+        if key in sent:
+            assert type(failure) is OutcomeUnknown
+        else:
+            assert (type(failure), failure.attempts) == (ERRORS[how], 0)
+            assert "not sent" in str(failure)
+            assert not getattr(failure, "sent", False)
+
+
+async def test_a_delete_that_was_held_and_then_refused_was_not_deleted_by_it() -> None:
+    loop, patience = asyncio.get_running_loop(), 0.2
+    back = float("inf")
+    lost: set[int] = set()
+
+    def react(request: Received) -> list[Step]:
+        if loop.time() >= back:
+            return [Send(error(1503))]
+        lost.add(int(request.body.get("groupId", -1)))
+        return [Reset()]
+
+    async with FaultServer(react) as server, client(server, retry=quick(4)) as dc:
+        with pytest.raises(ConnectionLost):
+            await dc.groups.list()
+        back = loop.time() + patience
+        keys = range(8)
+        async with fan_out(dc.groups.delete, keys, concurrency=8, patience=patience) as outcomes:
+            found = {outcome.key: outcome async for outcome in outcomes}
+    assert not lost.issuperset(keys)
+    for key in keys:
+        # Who deleted it, if not one of our requests that was lost? Of these there was none.
+        gone = type(getattr(found[key], "error", None)) is GroupUnavailable
+        assert gone is (key not in lost)
+
+
+@both_paths
+async def test_after_its_deadline_no_change_is_sent(path: str) -> None:
+    seen = Recorder()
+    async with FaultServer(serve) as server, client(server, path, observers=[seen]) as dc:
+        await dc.groups.list()
+        late = dc.with_options(retry=RetryPolicy(deadline=1e-9))
+        with pytest.raises(RequestTimeout, match="before the request could be sent") as caught:
+            await late.groups.add("Sales")
+        assert (caught.value.sent, caught.value.attempts) == (False, 0)
+        assert dc.stats.active == 0
+        await dc.groups.list()
+        assert [each.verb for each in server.ledger] == ["list", "list"]
+    assert len(seen.events) == 3 + 1 + 3
+
+
+def test_a_call_left_in_a_loop_that_ended_gives_back_no_slot_of_the_next() -> None:
+    with refused_port() as port:
+        dc = DeepCall(
+            ME,
+            base_url=f"http://127.0.0.1:{port}",
+            max_connections=1,
+            per_second=1e-6,
+            retry=RetryPolicy(attempts=1),
+        )
+
+        async def fail() -> None:
+            with pytest.raises(ConnectFailed):
+                await dc.groups.list()
+            assert dc.stats.active == 0
+
+        ended = asyncio.new_event_loop()
+        ended.run_until_complete(fail())
+        # The only slot is its while it waits for the rate.
+        left = [ended.create_task(dc.groups.list())]
+        ended.run_until_complete(asyncio.sleep(0))
+        assert dc.stats.active == 1
+        ended.close()
+
+        async def on_the_next() -> None:
+            await fail()
+            left.clear()
+            gc.collect()
+            assert dc.stats.active == 0
+            await dc.aclose()
+
+        asyncio.run(on_the_next())
