@@ -42,6 +42,7 @@ ON_ALL_WAYS = {
     HERE / "test_reconcile.py",
     HERE / "test_secrets.py",
     HERE / "test_session.py",
+    HERE / "test_unsent.py",
 }
 # How many tests of a file are quick, where it is not four: those that start programs or simulate
 # minutes are none.

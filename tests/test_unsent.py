@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from deepcall_async import (
     DeepCallError,
     Failed,
     GroupUnavailable,
+    Outcome,
     OutcomeUnknown,
     RequestTimeout,
     RetryPolicy,
@@ -36,18 +38,23 @@ AWAY: dict[str, list[Step]] = {
 ERRORS = {"lost": ConnectionLost, "silent": RequestTimeout, "bare 503": ServerFault}
 
 
+def failed(outcome: Outcome[Any, Any]) -> DeepCallError | None:
+    return outcome.error if isinstance(outcome, Failed) else None
+
+
 @both_paths
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("how", AWAY)
 async def test_a_change_that_was_held_and_never_sent_has_no_unknown_outcome(
     how: str, path: str
 ) -> None:
-    keys = [f"Sales {number}" for number in range(12)]
+    keys = [f"Sales {number}" for number in range(40)]
     found: dict[str, DeepCallError] = {}
     async with FaultServer(lambda _: AWAY[how]) as server:
-        async with client(server, path, timeout=0.1) as dc:
+        async with client(server, path, timeout=5) as dc:
             with pytest.raises(ERRORS[how]):
                 await dc.groups.list()
-            async with fan_out(dc.groups.add, keys, concurrency=12, patience=0.3) as outcomes:
+            async with fan_out(dc.groups.add, keys, concurrency=40, patience=5) as outcomes:
                 async for outcome in outcomes:
                     assert isinstance(outcome, Failed)
                     found[outcome.key] = outcome.error
@@ -66,8 +73,10 @@ async def test_a_change_that_was_held_and_never_sent_has_no_unknown_outcome(
             assert not getattr(failure, "sent", False)
 
 
-async def test_a_delete_that_was_held_and_then_refused_was_not_deleted_by_it() -> None:
-    loop, patience = asyncio.get_running_loop(), 0.2
+@both_paths
+@pytest.mark.virtual_time
+async def test_a_delete_that_was_held_and_then_refused_was_not_deleted_by_it(path: str) -> None:
+    loop, patience = asyncio.get_running_loop(), 5.0
     back = float("inf")
     lost: set[int] = set()
 
@@ -77,18 +86,22 @@ async def test_a_delete_that_was_held_and_then_refused_was_not_deleted_by_it() -
         lost.add(int(request.body.get("groupId", -1)))
         return [Reset()]
 
-    async with FaultServer(react) as server, client(server, retry=quick(4)) as dc:
+    async with FaultServer(react) as server, client(server, path, retry=quick(4)) as dc:
         with pytest.raises(ConnectionLost):
             await dc.groups.list()
         back = loop.time() + patience
-        keys = range(8)
-        async with fan_out(dc.groups.delete, keys, concurrency=8, patience=patience) as outcomes:
+        keys = range(40)
+        async with fan_out(dc.groups.delete, keys, concurrency=40, patience=patience) as outcomes:
             found = {outcome.key: outcome async for outcome in outcomes}
-    assert not lost.issuperset(keys)
-    for key in keys:
-        # Who deleted it, if not one of our requests that was lost? Of these there was none.
-        gone = type(getattr(found[key], "error", None)) is GroupUnavailable
-        assert gone is (key not in lost)
+        refused = {int(each.body["groupId"]) for each in server.received("delete")} - lost
+    assert refused
+    # Who deleted it, if not one of our requests that was lost? Of these there was none.
+    for key in refused:
+        assert isinstance(failed(found[key]), GroupUnavailable)
+    for key in lost.intersection(keys):
+        assert isinstance(failed(found[key]), OutcomeUnknown | type(None))
+    for key in set(keys) - lost - refused:
+        assert isinstance(failed(found[key]), ConnectionLost)
 
 
 @both_paths
