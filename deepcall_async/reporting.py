@@ -131,6 +131,14 @@ class CallReport(Struct):
     reused: bool = False
     sent: int = 0
 
+    # The headers can hold passwords. Rich would ask what a Struct has of its own.
+
+    def __repr__(self) -> str:
+        return f"<CallReport of {self.endpoint}, attempt {self.attempt}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("endpoint", self.endpoint), ("attempt", self.attempt)]
+
     def attempt_started(self, attempt: int, started: float) -> Trace | None:
         """An attempt is about to be sent.
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from deepcall_async import (
     Adaptive,
     AuthenticationFailed,
+    BadRequest,
     Batch,
     ConnectFailed,
     ConnectionLost,
@@ -1539,3 +1540,23 @@ async def test_adaptive_concurrency_grows_while_the_service_keeps_up() -> None:
                 done.append(outcome)
     assert len(done) == 300
     assert most > 4
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
+def test_an_eager_task_that_ends_the_fan_out_is_the_last(anyio_backend: Any) -> None:
+    begun: list[int] = []
+
+    async def call(key: int) -> None:
+        begun.append(key)
+        raise BadRequest("no")
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        with pytest.raises(BadRequest):
+            async with fan_out(call, range(100), on_error="raise") as outcomes:
+                async for _ in outcomes:
+                    pass
+
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(run())
+    assert begun == [0]

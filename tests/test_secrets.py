@@ -22,10 +22,12 @@ from rich.console import Console
 from rich.traceback import Traceback
 
 from deepcall_async import (
+    AttemptStarted,
     AuthenticationFailed,
     DeepCall,
     DeepCallError,
     Failed,
+    Observer,
     Progress,
     RetryPolicy,
     SessionId,
@@ -405,6 +407,30 @@ async def abandon(how: str, server: FaultServer, dc: DeepCall, call: Awaitable[A
     elif how == "closed":
         await dc.aclose()
     return await task
+
+
+class AddsCanary(Observer):
+    def attempt_started(self, event: AttemptStarted) -> dict[str, str]:
+        return {"X-Gateway": CORE}
+
+
+@both_paths
+@pytest.mark.parametrize("how", ["timeout around it", "cancelled", "closed"])
+async def test_headers_of_a_call_that_is_given_up(
+    how: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    failure: BaseException | None = None
+    more: Any = {"headers": {"X-Api-Key": CORE}, "observers": [AddsCanary()]}
+    async with connect([Stall()], path, timeout=10.0, **more) as (server, dc):
+        del more
+        try:
+            await abandon(how, server, dc, dc.groups.list())
+        except (Exception, asyncio.CancelledError) as error:
+            failure = error
+        assert failure is not None
+        check(failure, caplog)
+    (request,) = server.ledger
+    assert request.headers["x-gateway"] == request.headers["x-api-key"]
 
 
 @both_paths

@@ -104,7 +104,13 @@ class SyncKeys(Keys[K]):
         self._pulling = True
         window, limiter = self._window, self._limiter
         try:
-            while window.room > 0 and limiter.active < limiter.limit and not self._patience.waiting:
+            while (
+                window.room > 0
+                and limiter.active < limiter.limit
+                and not self._patience.waiting
+                # A call that ended in the midst of this may have ended the fan-out.
+                and not self.exhausted
+            ):
                 try:
                     key = self._run(self._next)
                 except BaseException as error:

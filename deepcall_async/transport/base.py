@@ -9,7 +9,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from aiohttp import ClientTimeout
 from aiohttp.abc import AbstractResolver
@@ -86,6 +86,9 @@ class TransportOptions(Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         # The proxy's URL and the headers can hold passwords.
         return f"TransportOptions(base_url={self.base_url!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("base_url", self.base_url)]
 
 
 class Transport(Protocol):

@@ -83,8 +83,8 @@ class ClientSessionTransport:
             for name, value in options.headers.items()
             if name != "User-Agent" or name not in session.headers
         }
-        self._request: dict[str, Any] = _route(self._url, options, headers)
-        proxy = self._request.get("proxy")
+        self._request = _Route(_route(self._url, options, headers))
+        proxy = self._request.arguments.get("proxy")
         self._proxy_address = None if proxy is None else address_of(proxy)
         self._in_flight: set[asyncio.Timeout] = set()
         self._closed = False
@@ -118,7 +118,7 @@ class ClientSessionTransport:
         payload.trace = trace
         request = self._request
         if trace is not None and trace.headers:
-            request = request | {"headers": _more_headers(trace.headers, request["headers"])}
+            request = request.with_headers(trace.headers)
         scope = asyncio.timeout(started + timeout - time.monotonic())
         try:
             async with scope:
@@ -130,7 +130,7 @@ class ClientSessionTransport:
                     raise_for_status=False,
                     timeout=NO_TIMEOUT,
                     read_bufsize=READ_BUFFER_SIZE,
-                    **request,
+                    **request.arguments,
                 ) as payload.response:
                     payload.wake_reader_at_end()
                     content = await read_limited(
@@ -192,10 +192,20 @@ def _route(url: URL, options: TransportOptions, headers: dict[str, str]) -> dict
     return found
 
 
-def _more_headers(more: dict[str, str], own: dict[str, str]) -> dict[str, str]:
-    """A request's headers with some added; those that it has stay as they are."""
-    names = {name.lower() for name in own}
-    return own | {name: value for name, value in more.items() if name.lower() not in names}
+class _Route:
+    """The arguments of a request that `_route` gives, where no traceback shows what they hold."""
+
+    __slots__ = ("arguments",)
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self.arguments = arguments
+
+    def with_headers(self, more: dict[str, str]) -> _Route:
+        """The same with some headers added; those that it has stay as they are."""
+        own: dict[str, str] = self.arguments["headers"]
+        names = {name.lower() for name in own}
+        added = {name: value for name, value in more.items() if name.lower() not in names}
+        return _Route(self.arguments | {"headers": own | added})
 
 
 def _body(content: bytes) -> _Body:
