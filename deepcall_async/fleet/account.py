@@ -202,7 +202,7 @@ class _Clients:
         """
         plan = self._plan
         url = options.base_url(
-            account.base_url or found.base_url or plan.base_url, allow_http=False
+            account.base_url or found.base_url or plan.base_url, allow_http=None
         )
         key = (url, account.proxy)
         client, users = self._open.get(key) or (self._made(url, account, found), 0)

@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from deepcall_async import fanout, options
-from deepcall_async.audit.accounts import Account, anchored, check_names
+from deepcall_async.audit.accounts import Account, anchored, check_distinct
 from deepcall_async.audit.engine import check_choice
 from deepcall_async.audit.fleet import SCHEMA, AccountReport, EndLine, FleetLine
 from deepcall_async.audit.rules import RULES
@@ -81,7 +81,7 @@ async def audit_fleet(
         An `AccountReport` for each account of the shard, once.
 
     Raises:
-        ValueError: two accounts have one name, the shard does not exist, or a rule named in the
+        ValueError: an account is there twice, the shard does not exist, or a rule named in the
             plan does not.
         OSError: the folder cannot be used, or a record not be written.
         ImportError: filelock is not installed; the extra ``cli`` brings it.
@@ -91,13 +91,13 @@ async def audit_fleet(
     if not 0 <= number < shards:
         raise ValueError(f"shard must be (I, N) with I from 0 to N - 1, not {shard}")
     accounts = tuple(anchored(account, Path.cwd()) for account in accounts)
-    check_names(accounts)
+    check_distinct(accounts)
     check_choice(
         RULES, plan.only, plan.ignore, new_only=False, baseline=Snapshot(), whole_account=True
     )
     _require_filelock()
     # Looked up here: the environment of another machine may name another address.
-    plan = replace(plan, base_url=options.base_url(plan.base_url, allow_http=False))
+    plan = replace(plan, base_url=options.base_url(plan.base_url, allow_http=None))
     mine = accounts[number::shards]
     folder = made_folder(folder)
     file = part_file(folder, shard)
