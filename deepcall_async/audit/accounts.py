@@ -93,7 +93,9 @@ def read_accounts(parsed: Mapping[str, object], folder: Path) -> tuple[Account, 
     tables = parsed.get("account", [])
     other = sorted(parsed.keys() - {"account"})
     if other:
-        raise ValueError(f"{', '.join(map(repr, other))}: a fleet's file holds [[account]] tables only")
+        raise ValueError(
+            f"{', '.join(map(repr, other))}: a fleet's file holds [[account]] tables only"
+        )
     if not isinstance(tables, list) or not tables:
         raise ValueError("no accounts: give [[account]] tables with a name and credentials")
     accounts = tuple(

@@ -9,7 +9,7 @@ from deepcall_async.audit.accounts import Account
 from deepcall_async.audit.fleet import AccountReport, FleetReport
 from deepcall_async.audit.formats.fleet import render_fleet
 from deepcall_async.fleet.account import AuditPlan
-from deepcall_async.fleet.folder import read_fleet, record_of
+from deepcall_async.fleet.folder import baseline_of, read_fleet, record_of
 from deepcall_async.fleet.run import Engine, audit_fleet
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Engine",
     "FleetReport",
     "audit_fleet",
+    "baseline_of",
     "read_fleet",
     "record_of",
     "render_fleet",

@@ -15,15 +15,11 @@ from deepcall_async.audit import FailedLookup, Thresholds, audit
 from deepcall_async.audit.accounts import read_accounts
 from deepcall_async.audit.fleet import (
     AccountReport,
-    EndLine,
-    FleetLine,
-    FleetPart,
     FleetReport,
     account_report,
     fleet_exit_code,
-    merged,
-    read_part,
 )
+from deepcall_async.audit.fleet_parts import EndLine, FleetLine, FleetPart, merged, read_part
 from deepcall_async.audit.formats.fleet import FLEET_FORMATS, fleet_rows, render_fleet
 from deepcall_async.errors import AuthenticationFailed, ConnectFailed
 from tests.support.audit_accounts import NOW, account, refused, relation
