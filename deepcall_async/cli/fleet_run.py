@@ -5,6 +5,7 @@ Accounts are audited in ``fleet``; here a file becomes accounts, and what happen
 
 from __future__ import annotations
 
+import logging
 import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -162,6 +163,8 @@ async def _engine(running: FleetRun) -> AsyncIterator[Engine]:
         from deepcall_async.engines import dask
     except ImportError:
         raise UsageError("--dask needs its extra: pip install 'deepcall-async[dask]'") from None
+    # It tells of a scheduler that went away in words of its own; ours say how to go on.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     connection = dask.connected(running.dask, at_once=running.at_once)
     with usage_errors(f"--dask {running.dask}"):
         engine = await connection.__aenter__()

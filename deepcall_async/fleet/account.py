@@ -279,7 +279,8 @@ async def _locked(file: Path) -> AsyncIterator[None]:
     """Work on an account alone: another process may be at it still, such as one that was left."""
     from filelock import FileLock, Timeout
 
-    lock, waiting = FileLock(file), False
+    # It is held by this task alone, in one thread, so it needs no state for each thread.
+    lock, waiting = FileLock(file, thread_local=False), False
     while True:
         try:
             # The system lifts it when the process ends, however it ends.

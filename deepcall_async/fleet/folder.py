@@ -82,12 +82,12 @@ def keep_baseline(record: Path, baseline: Path) -> None:
     Raises:
         OSError: it could not be kept.
     """
-    aside = baseline.with_name(f"{baseline.name}.new")
-    aside.unlink(missing_ok=True)
     if not record.exists():
         baseline.unlink(missing_ok=True)
         return
     baseline.parent.mkdir(exist_ok=True)
+    aside = baseline.with_name(f"{baseline.name}.new")
+    aside.unlink(missing_ok=True)
     try:
         os.link(record, aside)
     except OSError:  # a file system without hard links

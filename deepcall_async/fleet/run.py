@@ -96,7 +96,8 @@ async def audit_fleet(
     number, shards = shard
     if not 0 <= number < shards:
         raise ValueError(f"shard must be (I, N) with I from 0 to N - 1, not {shard}")
-    accounts = tuple(anchored(account, Path.cwd()) for account in accounts)
+    here = Path.cwd()
+    accounts = tuple(anchored(account, here) for account in accounts)
     check_distinct(accounts)
     rules = tuple(rules)
     check_choice(
