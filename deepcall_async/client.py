@@ -16,11 +16,12 @@ from aiohttp import ClientSession
 
 from deepcall_async import options, validation, wire
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
-from deepcall_async.events import Observer, Observers, Stats
+from deepcall_async.events import Observer, Stats
 from deepcall_async.models import AddedGroup, DeletedGroup, Group, GroupAgentRelation
 from deepcall_async.pool import Account, Pool
 from deepcall_async.reconcile import add_and_reconcile
 from deepcall_async.renewal import IdentitySource
+from deepcall_async.reporting import Observers
 from deepcall_async.retry import RetryPolicy
 from deepcall_async.session import Session
 from deepcall_async.transport.base import CONTENT_TYPE, TransportOptions
@@ -332,7 +333,7 @@ class GroupsAPI:
             >>> [member.agent_id for member in relation.receivers]
             [3, 8, 2]
         """
-        return await self._session.call(wire.agent_relation(group_id, quick=quick, name=name))
+        return await self._session.call(wire.agent_relation(group_id, quick, name))
 
     async def assign_agents(
         self,

@@ -22,9 +22,9 @@ from deepcall_async.errors import (
     GroupUnavailable,
     RequestTimeout,
 )
-from deepcall_async.events import CallReport, Observers, log_last
 from deepcall_async.pacing import current_patience
 from deepcall_async.pool import Account, Pool
+from deepcall_async.reporting import CallReport, Observers, log_last
 from deepcall_async.retry import Recovery, Retry, RetryPolicy, final_error
 from deepcall_async.transport.base import CHANGE_MAX_IDLE, KEEPALIVE
 from deepcall_async.wire import Call, Identity, decode
@@ -35,6 +35,26 @@ T = TypeVar("T")
 
 _FIRST = Retry()
 """How a call begins: at once, on any connection and with the credentials at hand."""
+
+
+class _FailedAttempt:
+    """How an attempt failed.
+
+    Args:
+        error: with what.
+        identity: whom it was sent as; None if it was not sent.
+        held: the call's next attempt costs nothing.
+    """
+
+    # No `Struct`, of which `isinstance` takes as long as the rest of a call's bookkeeping.
+    __slots__ = ("error", "held", "identity")
+
+    def __init__(
+        self, error: DeepCallError, identity: Identity | None = None, *, held: bool = False
+    ) -> None:
+        self.error = error
+        self.identity = identity
+        self.held = held
 
 
 class Session:
@@ -89,21 +109,18 @@ class Session:
         try:
             while True:
                 oldest = 0.0 if retry.require_fresh else max_idle
-                attempt = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
-                result, identity, held = attempt
-                if not isinstance(result, DeepCallError):
-                    account.budget.earn()
-                    if identity is not None:
-                        identity.accepted = True
+                result = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
+                if not isinstance(result, _FailedAttempt):
                     if report is not None:
                         report.call_ended()
                     return result
-                attempts = result.attempts
+                failure, identity = result.error, result.identity
+                attempts = failure.attempts
                 if recovery is None:
                     recovery = Recovery(self.retry, endpoint.method, account.budget)
                 elif (
                     recovery.maybe_applied
-                    and isinstance(result, GroupUnavailable)
+                    and isinstance(failure, GroupUnavailable)
                     and call.when_gone is not None
                 ):
                     account.budget.earn()
@@ -111,27 +128,27 @@ class Session:
                         report.call_ended()
                     return call.when_gone
                 following = recovery.after(
-                    result,
+                    failure,
                     elapsed=time.monotonic() - start,
                     chance=random.random(),  # noqa: S311  (jitter, not a secret)
                     renewable=identity is not None and account.source.renewable,
-                    held=held,
+                    held=result.held,
                     patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
                     expired=identity is not None and identity.accepted,
                 )
-                stop = await self._before(following, recovery, result, identity, start)
+                stop = await self._before(following, recovery, failure, identity, start)
                 if stop is not None or following is None:
-                    failed = self._named(stop or result, call, attempts)
+                    failure = self._named(stop or failure, call, attempts)
                     raise final_error(  # noqa: TRY301  (what is raised is told like the rest)
-                        failed, endpoint.method, maybe_applied=recovery.maybe_applied
+                        failure, endpoint.method, maybe_applied=recovery.maybe_applied
                     )
                 retry = following
                 account.retries += 1
                 # In a fan-out the outcome says it, and a thousand lines would say no more.
                 if retry.last and ticket is None:
-                    log_last(endpoint.name, attempts + 1, result)
+                    log_last(endpoint.name, attempts + 1, failure)
                 if report is not None:
-                    report.previous, report.last = result, retry.last
+                    report.previous, report.last = failure, retry.last
         except BaseException as error:
             if report is not None:
                 report.call_ended(error)
@@ -168,53 +185,49 @@ class Session:
         max_idle: float,
         ticket: Ticket | None,
         report: CallReport | None,
-    ) -> tuple[T | DeepCallError, Identity | None, bool]:
-        """Send a call once.
-
-        Returns:
-            The result or the error; whom it was sent as; and whether the call is held, so that its
-            next attempt costs nothing.
-        """
+    ) -> T | _FailedAttempt:
+        """Send a call once."""
         pool, account, endpoint = self.pool, self.account, call.endpoint
         if self.closed or pool.closed:
-            return self._named(ClientClosed("the client is closed"), call, number - 1), None, False
+            return _FailedAttempt(
+                self._named(ClientClosed("the client is closed"), call, number - 1)
+            )
         transport = pool.transport()
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
-        told = False
         try:
             identity = pool.try_admit(account, ticket)
             if identity is None:
                 admitted = await pool.admit(account, deadline, ticket)
                 if isinstance(admitted, Identity) and (self.closed or pool.closed):
-                    pool.release()
+                    pool.slots.release()
                     admitted = ClientClosed("the client was closed before the request was sent")
                 if isinstance(admitted, DeepCallError):
                     if ticket is not None:
                         account.gate.probe_ended(ticket)
-                    return self._named(admitted, call, number - 1), None, False
+                    return _FailedAttempt(self._named(admitted, call, number - 1))
                 identity = admitted
             sent, timeout = time.monotonic(), self.timeout
             if deadline is not None:
                 timeout = min(timeout, deadline - sent)
+            account.requests += 1
             try:
-                account.requests += 1
-                if report is not None:
-                    report.attempt_started(number, sent)
-                    told = True
                 answer = await transport.send(
                     endpoint.path,
                     partial(identity.body, call),
-                    timeout=timeout,
-                    max_idle=max_idle,
-                    trace=report,
+                    sent,
+                    timeout,
+                    max_idle,
+                    None if report is None else report.attempt_started(number, sent),
                 )
+            except BaseException as interruption:
+                if report is not None:
+                    report.attempt_ended(None, interruption)
+                raise
             finally:
-                pool.release()
-        except BaseException as interruption:
+                pool.slots.release()
+        except BaseException:
             if ticket is not None:
                 account.gate.probe_ended(ticket)
-            if report is not None and told:
-                report.attempt_ended(None, interruption)
             raise
         result: T | DeepCallError
         status: int | None = None
@@ -225,13 +238,19 @@ class Session:
             status, headers, body = answer
             received = len(body)
             result = decode(call, status, headers, body, identity, account.rosters, time.time)
-        error = self._named(result, call, number) if isinstance(result, DeepCallError) else None
-        held = False
-        if error is not None or ticket is not None or not account.gate.is_calm:
+        if isinstance(result, DeepCallError):
+            error = self._named(result, call, number)
             held = account.gate.report(error, sent, ticket)
+            if report is not None:
+                report.attempt_ended(status, error, received)
+            return _FailedAttempt(error, identity, held=held)
+        account.budget.earn()
+        identity.accepted = True
+        if ticket is not None or not account.gate.is_calm:
+            account.gate.report(None, sent, ticket)
         if report is not None:
-            report.attempt_ended(status, error, received)
-        return result, identity, held
+            report.attempt_ended(status, None, received)
+        return result
 
     async def _in_time(
         self, wanted: Coroutine[object, object, Identity | DeepCallError], start: float
