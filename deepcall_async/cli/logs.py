@@ -22,7 +22,8 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # Of one thing, such as a service that is away: how long it was is said anew each time.
-        about = (record.msg, str(record.args[0]) if isinstance(record.args, tuple) else "")
+        subject = record.args[0] if isinstance(record.args, tuple) and record.args else ""
+        about = (record.msg, str(subject))
         now = time.monotonic()
         if now - self._told.get(about, -self._pause) < self._pause:
             return
