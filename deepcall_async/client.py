@@ -67,6 +67,12 @@ class DeepCall:
     Raises:
         ValueError: a setting is missing or wrong.
         TypeError: a setting has the wrong type.
+
+    Example:
+        >>> async with DeepCall(UserToken(user_id, token), base_url=server.base_url) as dc:
+        ...     relation = await dc.groups.agent_relation(28)
+        >>> relation.group.name
+        'Mahipal singh'
     """
 
     def __init__(
@@ -265,6 +271,9 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there is no such group for this account.
             OutcomeUnknown: the change may or may not have been applied; it was sent once.
+
+        Example:
+            >>> said = await dc.groups.update(28, name="Sales EU", status=1)
         """
         return await self._session.call(wire.update(group_id, name=name, status=status))
 
@@ -282,6 +291,10 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there was no such group for this account to begin with.
             OutcomeUnknown: no attempt was answered; the group may or may not be gone.
+
+        Example:
+            >>> (await dc.groups.delete(28)).already_absent
+            False
         """
         return await self._session.call(wire.delete(group_id))
 
@@ -304,6 +317,10 @@ class GroupsAPI:
 
         Returns:
             The groups, in the server's order.
+
+        Example:
+            >>> [group.unique_id for group in await dc.groups.list(name="mahipal")]
+            [28]
         """
         return await self._session.call(
             wire.list_groups(name=name, group_id=group_id, quick=quick, forward=forward)
@@ -357,6 +374,9 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there is no such group for this account.
             OutcomeUnknown: the change may or may not have been applied; it was sent once.
+
+        Example:
+            >>> said = await dc.groups.assign_agents(28, [3, 8, 2], receive_call=[3])
         """
         return await self._session.call(
             wire.assign_agents(group_id, agent_ids, receive_call=receive_call)

@@ -31,6 +31,11 @@ class Stats(Struct, frozen=True):
     ``requests`` and ``retries`` (those of them that were repeats) count since it was made.
     ``active``, ``idle`` and ``waiting`` are the present numbers of requests in flight, connections
     not in use, and calls that wait for a connection; siblings on the same connections share them.
+
+    Example:
+        >>> relation = await dc.groups.agent_relation(28)
+        >>> dc.stats
+        Stats(requests=1, retries=0, active=0, idle=1, waiting=0)
     """
 
     requests: int = 0
@@ -137,7 +142,7 @@ class Observer(Protocol):
         ...     def call_ended(self, event: CallEnded) -> None:
         ...         if event.ended - event.started > 1:
         ...             print(event.endpoint, event.attempts)
-        >>> DeepCall(observers=[Slow()])
+        >>> dc = dc.with_options(observers=[Slow()])
     """
 
     def attempt_started(self, event: AttemptStarted, /) -> Mapping[str, str] | None:

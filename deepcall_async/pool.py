@@ -247,7 +247,7 @@ class Pool:
                 account.source.close()
             expire(self._waiting)
             # Who waits for a slot is let in, and then finds the pool closed.
-            self.slots.limit = 2**31
+            self.slots.move_to(2**31)
         # Also when closed before: that may have been cancelled midway.
         if self._transport is not None:
             await self._transport.close()

@@ -33,9 +33,6 @@ __all__ = ["Session"]
 
 T = TypeVar("T")
 
-_FIRST = Retry()
-"""How a call begins: at once, on any connection and with the credentials at hand."""
-
 
 class _FailedAttempt:
     """How an attempt failed.
@@ -98,61 +95,69 @@ class Session:
         """
         if start is None:
             start = time.monotonic()
-        account, endpoint = self.account, call.endpoint
+        endpoint = call.endpoint
         report = self.observers.report(endpoint.name, endpoint.path, start)
         patience = current_patience.get()
         ticket = None if patience is None else Ticket(start, patience)
         max_idle = CHANGE_MAX_IDLE if endpoint.method == "non_idempotent" else KEEPALIVE
-        recovery: Recovery | None = None
-        retry = _FIRST
-        attempts = 0
         try:
-            while True:
-                oldest = 0.0 if retry.require_fresh else max_idle
-                result = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
-                if not isinstance(result, _FailedAttempt):
-                    if report is not None:
-                        report.call_ended()
-                    return result
-                failure, identity = result.error, result.identity
-                attempts = failure.attempts
-                if recovery is None:
-                    recovery = Recovery(self.retry, endpoint.method, account.budget)
-                elif (
-                    recovery.maybe_applied
-                    and isinstance(failure, GroupUnavailable)
-                    and call.when_gone is not None
-                ):
-                    account.budget.earn()
-                    if report is not None:
-                        report.call_ended()
-                    return call.when_gone
-                following = recovery.after(
-                    failure,
-                    elapsed=time.monotonic() - start,
-                    chance=random.random(),  # noqa: S311  (jitter, not a secret)
-                    renewable=identity is not None and account.source.renewable,
-                    held=result.held,
-                    patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
-                    expired=identity is not None and identity.accepted,
-                )
-                stop = await self._before(following, recovery, failure, identity, start)
-                if stop is not None or following is None:
-                    failure = self._named(stop or failure, call, attempts)
-                    raise final_error(  # noqa: TRY301  (what is raised is told like the rest)
-                        failure, endpoint.method, maybe_applied=recovery.maybe_applied
-                    )
-                retry = following
-                account.retries += 1
-                # In a fan-out the outcome says it, and a thousand lines would say no more.
-                if retry.last and ticket is None:
-                    log_last(endpoint.name, attempts + 1, failure)
-                if report is not None:
-                    report.previous, report.last = failure, retry.last
+            result = await self._attempt(call, 1, start, max_idle, ticket, report)
+            if isinstance(result, _FailedAttempt):
+                result = await self._repeat(call, result, start, max_idle, ticket, report)
         except BaseException as error:
             if report is not None:
                 report.call_ended(error)
             raise
+        if report is not None:
+            report.call_ended()
+        return result
+
+    async def _repeat(
+        self,
+        call: Call[T],
+        failed: _FailedAttempt,
+        start: float,
+        max_idle: float,
+        ticket: Ticket | None,
+        report: CallReport | None,
+    ) -> T:
+        """Repeat a call whose first attempt failed, as often as its kind allows."""
+        account, endpoint = self.account, call.endpoint
+        recovery = Recovery(self.retry, endpoint.method, account.budget)
+        while True:
+            error, identity = failed.error, failed.identity
+            attempts = error.attempts
+            following = recovery.after(
+                error,
+                elapsed=time.monotonic() - start,
+                chance=random.random(),  # noqa: S311  (jitter, not a secret)
+                renewable=identity is not None and account.source.renewable,
+                held=failed.held,
+                patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
+                expired=identity is not None and identity.accepted,
+            )
+            stop = await self._before(following, recovery, error, identity, start)
+            if stop is not None or following is None:
+                error = self._named(stop or error, call, attempts)
+                raise final_error(error, endpoint.method, maybe_applied=recovery.maybe_applied)
+            account.retries += 1
+            # In a fan-out the outcome says it, and a thousand lines would say no more.
+            if following.last and ticket is None:
+                log_last(endpoint.name, attempts + 1, error)
+            if report is not None:
+                report.previous, report.last = error, following.last
+            oldest = 0.0 if following.require_fresh else max_idle
+            result = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
+            if not isinstance(result, _FailedAttempt):
+                return result
+            failed = result
+            if (
+                recovery.maybe_applied
+                and isinstance(failed.error, GroupUnavailable)
+                and call.when_gone is not None
+            ):
+                account.budget.earn()
+                return call.when_gone
 
     async def _before(
         self,
@@ -189,21 +194,16 @@ class Session:
         """Send a call once."""
         pool, account, endpoint = self.pool, self.account, call.endpoint
         if self.closed or pool.closed:
-            return _FailedAttempt(
-                self._named(ClientClosed("the client is closed"), call, number - 1)
-            )
+            closed = ClientClosed("the client is closed")
+            return _FailedAttempt(self._named(closed, call, number - 1))
         transport = pool.transport()
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
+        status, received = None, 0
         try:
             identity = pool.try_admit(account, ticket)
             if identity is None:
-                admitted = await pool.admit(account, deadline, ticket)
-                if isinstance(admitted, Identity) and (self.closed or pool.closed):
-                    pool.slots.release()
-                    admitted = ClientClosed("the client was closed before the request was sent")
+                admitted = await self._admit(deadline, ticket)
                 if isinstance(admitted, DeepCallError):
-                    if ticket is not None:
-                        account.gate.probe_ended(ticket)
                     return _FailedAttempt(self._named(admitted, call, number - 1))
                 identity = admitted
             sent, timeout = time.monotonic(), self.timeout
@@ -230,8 +230,6 @@ class Session:
                 account.gate.probe_ended(ticket)
             raise
         result: T | DeepCallError
-        status: int | None = None
-        received = 0
         if isinstance(answer, DeepCallError):
             result = answer
         else:
@@ -251,6 +249,18 @@ class Session:
         if report is not None:
             report.attempt_ended(status, None, received)
         return result
+
+    async def _admit(
+        self, deadline: float | None, ticket: Ticket | None
+    ) -> Identity | DeepCallError:
+        """Wait until a request may be sent: whom it is sent as, with a slot taken, or an error."""
+        admitted = await self.pool.admit(self.account, deadline, ticket)
+        if isinstance(admitted, Identity) and (self.closed or self.pool.closed):
+            self.pool.slots.release()
+            admitted = ClientClosed("the client was closed before the request was sent")
+        if isinstance(admitted, DeepCallError) and ticket is not None:
+            self.account.gate.probe_ended(ticket)
+        return admitted
 
     async def _in_time(
         self, wanted: Coroutine[object, object, Identity | DeepCallError], start: float

@@ -199,6 +199,13 @@ def diff(
 
     Raises:
         ValueError: they are of different accounts.
+
+    Example:
+        >>> before = (await run_audit(dc)).snapshot
+        >>> said = await dc.groups.assign_agents(28, [3, 8, 2])
+        >>> report = diff(before, (await run_audit(dc)).snapshot)
+        >>> report.findings[0].message
+        'Mahipal singh (28) had 3 agents receiving calls and now has none.'
     """
     comparing = tuple(rule for rule in RULES if rule.compares)
     return audit(new, baseline=old, rules=comparing, thresholds=thresholds, mutes=mutes)

@@ -37,6 +37,7 @@ from deepcall_async.fanout import Ok, Progress, fan_out
 from deepcall_async.models import Group, GroupAgentRelation
 from deepcall_async.pacing import Adaptive
 from deepcall_async.retry import is_retryable, is_unanswered
+from deepcall_async.validation import is_int
 from deepcall_async.version import __version__
 
 __all__ = ["run_audit"]
@@ -106,6 +107,11 @@ async def run_audit(
         ValueError: a rule named in ``only`` or ``ignore`` does not exist, no rule would run, or
             ``new_only`` is asked for without a baseline; or ``baseline`` or ``resume`` is the
             record of another account.
+
+    Example:
+        >>> report = await run_audit(dc, [28])
+        >>> report.complete, report.verdict
+        (True, 'The one group chosen has someone who receives calls. 2 findings: 2 low.')
     """
     base_url = base_url or dc.base_url
     rules, only, ignore, mutes = tuple(rules), tuple(only), tuple(ignore), tuple(mutes)
@@ -341,7 +347,7 @@ def _labels_differ(relation: GroupAgentRelation) -> bool:
 def _checked(group_ids: Iterable[int]) -> tuple[int, ...]:
     found = tuple(group_ids)
     for group_id in found:
-        if isinstance(group_id, bool) or not isinstance(group_id, int):
+        if not is_int(group_id):
             raise TypeError(f"group_ids must be ints, not {type(group_id).__name__}")
     return found
 

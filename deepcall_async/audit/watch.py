@@ -315,7 +315,7 @@ def _observed(
 
 
 def _agree(told: str, reads: str, limits: _Limits) -> bool:
-    """Whether the last looks in a row bear out that a group is no longer as it was told to be."""
+    """Whether the last looks in a row confirm that a group is no longer as it was told to be."""
     condition, needed = reads[-1], limits.confirm
     bear_out = {condition}
     if told in (NEW, GONE):

@@ -139,7 +139,7 @@ class JudgeOptions:
 @Parameter(name="*", group=RUNNING)
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How fast to ask, how long to bear trouble, and what to tell meanwhile."""
+    """How fast to ask, how long to wait for a service in trouble, and what to show meanwhile."""
 
     concurrency: Annotated[
         Whole | None,

@@ -50,7 +50,7 @@ class AuditPlan(Struct, frozen=True, kw_only=True):
         base_url: the address of accounts that have none of their own.
         concurrency: lookups in flight at once in one account; None adapts to the service.
         per_second: the most requests a second for an account that does not say its own.
-        patience: seconds to bear a service that cannot be reached or refuses everything.
+        patience: seconds to wait for a service that cannot be reached or refuses everything.
         timeout: seconds for one attempt.
         max_failures: how many lookups of one account may fail; one more ends its audit.
         max_response_bytes: the largest reply taken, decompressed.

@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakSet
 
 from aiohttp import (
+    BytesPayload,
     ClientResponse,
     ClientSession,
     DefaultResolver,
@@ -22,7 +23,6 @@ from aiohttp import (
     TCPConnector,
 )
 from aiohttp.abc import AbstractResolver
-from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from deepcall_async.errors import ClientClosed, DeepCallError

@@ -188,6 +188,14 @@ class Watch:
 
         Args:
             name: one of ``followers``. What it was told is kept under this name.
+
+        Example:
+            >>> from deepcall_async.watch import digest, watch
+            >>> async with watch(dc, state="watch.db", followers=("mail", "chat")) as changes:
+            ...     async for found in changes.follow("mail"):
+            ...         print(digest(found).title)
+            ...         break  # a program would go on
+            First look
         """
         return Follower(self._take, name)
 
@@ -196,6 +204,13 @@ class Watch:
 
         Returns:
             The look, finished.
+
+        Example:
+            >>> from deepcall_async.watch import watch
+            >>> async with watch(dc, state="watch.db") as changes:
+            ...     look = await changes.look_now()
+            ...     print(look.read, "of", look.groups)
+            300 of 300
         """
         asked: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
