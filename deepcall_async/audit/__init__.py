@@ -64,7 +64,8 @@ labels differ from their relations. ``deepcall report today.jsonl`` shows what w
 
 What failed for a reason that may pass, such as a lost connection, is looked up once more at the
 end. Reports that a run will replace say "Incomplete" from its beginning, so that none of
-yesterday's is taken for today's, whatever ends the run.
+yesterday's is taken for today's, whatever ends the run. A full disk may leave no room for that:
+then they are moved to ``FILE.old``.
 
 With ``--baseline yesterday.jsonl`` a finding is new when the baseline lacked it. Nothing is
 called new that the baseline had not read. A baseline, or a record to resume, of another account

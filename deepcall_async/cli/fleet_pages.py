@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deepcall_async.audit import Health, Settings, Snapshot, audit, read_jsonl, render
 from deepcall_async.audit.fleet import AccountReport
-from deepcall_async.cli.exits import OutputError
-from deepcall_async.cli.files import replace_file
+from deepcall_async.cli.exits import OutputError, reason
+from deepcall_async.cli.files import replace_report
 from deepcall_async.cli.parameters import split
 from deepcall_async.fleet import baseline_of, record_of
 from deepcall_async.record import part_of
@@ -64,14 +64,13 @@ def write_pages(
             continue
         try:
             if not (as_before and _is_younger(files.page, files.record)):
-                replace_file(files.page, _page(account, files, judge, settings))
+                replace_report(files.page, _page(account, files, judge, settings))
                 if not as_before:
                     os.utime(files.page, (0, 0))  # so that it does not stand the next time
         except OutputError as error:
             failed.append(error)
         except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            failed.append(OutputError(f"{error.filename or files.record}: {why}"))
+            failed.append(OutputError(f"{error.filename or files.record}: {reason(error)}"))
         except ValueError as error:
             failed.append(OutputError(f"{files.record}: {error}"))
         else:

@@ -24,12 +24,7 @@ from deepcall_async.audit.formats.fleet import (
     fleet_rows,
     render_fleet,
 )
-from deepcall_async.cli.exits import (
-    INCOMPLETE,
-    OutputError,
-    UsageError,
-    usage_errors,
-)
+from deepcall_async.cli.exits import INCOMPLETE, OutputError, UsageError, reason, usage_errors
 from deepcall_async.cli.files import (
     STDOUT,
     Output,
@@ -37,14 +32,14 @@ from deepcall_async.cli.files import (
     outputs_from,
     read_mutes,
     refuse_clashes,
-    replace_file,
+    replace_report,
 )
 from deepcall_async.cli.fleet_pages import Pages, write_pages
 from deepcall_async.cli.logs import log_to_stderr
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.parameters import split
 from deepcall_async.cli.publish import write_all
-from deepcall_async.cli.shards import TOLD_EVERY, Shards, supervise
+from deepcall_async.cli.shards import TOLD_EVERY, Shards, progress_of, supervise
 from deepcall_async.cli.terminal import (
     ProgressStyle,
     emit,
@@ -53,7 +48,6 @@ from deepcall_async.cli.terminal import (
     show_table,
     stdout_is_terminal,
 )
-from deepcall_async.fanout import Progress
 from deepcall_async.fleet import AuditPlan, Engine, audit_fleet, read_fleet
 
 if TYPE_CHECKING:
@@ -76,11 +70,16 @@ def audit_accounts(
 ) -> int:
     """Audit accounts, and give the exit code; the arguments are those of ``fleet audit``."""
     outputs = _outputs(output)
-    refuse_clashes(outputs, {"ACCOUNTS": file, "--mutes": judge.mutes, "--ca": connect.ca})
     settings = read_mutes(judge.mutes)
     with usage_errors(file):
         text = file.read_bytes().decode("utf-8-sig")
         accounts = read_accounts(tomllib.loads(text), file.resolve().parent)
+    read = {"ACCOUNTS": file, "--mutes": judge.mutes, "--ca": connect.ca, "--cert": connect.cert}
+    for account in accounts:
+        kind, _, name = account.credentials.partition(":")
+        if kind == "file":
+            read[f"account {account.name}"] = Path(name)
+    refuse_clashes(outputs, read)
     with usage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     plan = _plan(judge, running, connect, settings)
@@ -148,7 +147,7 @@ async def _audit(
                 done += 1
                 unread += not report.complete
                 if callable(shown):
-                    shown(_progress(done, unread, total, time.monotonic() - began))
+                    shown(progress_of(done, unread, total, time.monotonic() - began))
         finally:
             await reports.aclose()
     return unread
@@ -185,7 +184,7 @@ def _run_errors(folder: Path) -> Iterator[None]:
         raise UsageError(str(error)) from error
     except OSError as error:
         where = error.filename or folder
-        failed = OutputError(f"{where}: {(error.strerror or str(error)).lower()}")
+        failed = OutputError(f"{where}: {reason(error)}")
         failed.add_note(_goes_on(folder))
         raise failed from None
     except BaseException as error:
@@ -215,12 +214,6 @@ def _plan(
         mutes=settings.mutes,
         thresholds=settings.thresholds,
     )
-
-
-def _progress(done: int, failed: int, total: int, seconds: float) -> Progress:
-    rate = done / seconds if seconds else 0.0
-    left = (total - done) / rate if rate else None
-    return Progress(done=done, failed=failed, total=total, seconds=seconds, rate=rate, eta=left)
 
 
 def _publish(
@@ -258,7 +251,7 @@ def _write(report: FleetReport, output: Output, pages: Pages) -> None:
     if output.path == STDOUT:
         emit(content)
     else:
-        replace_file(output.path, content)
+        replace_report(output.path, content)
 
 
 def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
@@ -266,7 +259,10 @@ def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
     nothing = FleetReport.of(AccountReport.unread(account.name) for account in accounts)
     for output in outputs:
         if not is_written_directly(output.path) and output.path.exists():
-            _write(nothing, output, Pages())
+            try:
+                _write(nothing, output, Pages())
+            except OutputError as error:
+                say(f"deepcall: {error}")
 
 
 def _outputs(items: Sequence[str]) -> list[Output]:

@@ -28,7 +28,7 @@ from deepcall_async.fanout import Progress
 from deepcall_async.fleet import AuditPlan, audit_fleet
 from deepcall_async.fleet.folder import part_file
 
-__all__ = ["TOLD_EVERY", "Shards", "child", "supervise"]
+__all__ = ["TOLD_EVERY", "Shards", "child", "progress_of", "supervise"]
 
 TOLD_EVERY = 60.0
 """Seconds after which the same trouble, such as a service that is away, is told again."""
@@ -92,6 +92,13 @@ def supervise(
         raise OutputError(f"{shards.folder}: not all could be written there")
     if any(each.code not in (0, None) for each in children):
         say("deepcall: not all processes came to their end; the same command goes on")
+
+
+def progress_of(done: int, failed: int, total: int, seconds: float) -> Progress:
+    """Make the progress of a fleet, whose unit is the account."""
+    rate = done / seconds if seconds else 0.0
+    left = (total - done) / rate if rate else None
+    return Progress(done=done, failed=failed, total=total, seconds=seconds, rate=rate, eta=left)
 
 
 def child() -> int:
@@ -206,7 +213,4 @@ class _Child:
 
 
 def _sum(children: list[_Child], total: int, seconds: float) -> Progress:
-    done = min(total, sum(each.done for each in children))
-    rate = done / seconds if seconds else 0.0
-    left = (total - done) / rate if rate else None
-    return Progress(done=done, failed=0, total=total, seconds=seconds, rate=rate, eta=left)
+    return progress_of(min(total, sum(each.done for each in children)), 0, total, seconds)

@@ -43,11 +43,15 @@ State and changes that are still to be reported are in one SQLite file, written 
 a look. A change counts as reported when the next one is asked for, or the block is left without
 an exception. After a crash or ``kill -9`` what was reported is not reported again, and what was
 not is; its ``number`` is its own. A second watch on the file is refused (`StateInUse`). A damaged
-file is moved aside, and the watch says so.
+file is moved aside, and the watch says so. A follower that takes the place of another, such as a
+URL that was mended, is given what that one had not acknowledged.
 
 `Watch.look_now` looks at once. A slow consumer loses nothing and delays no look. ``str(change)``
 is a sentence, and ``msgspec.json.encode(change)`` is JSON. ``followers=("mail", "chat")`` and
 `Watch.follow` give all changes of a look at once, to each follower at its own pace.
+
+To try it, ``deepcall sandbox`` prints the settings of an account to watch, and
+``deepcall watch --every 2s --state watch.db`` reports what you change there.
 
 ## As a service
 
@@ -57,12 +61,14 @@ for systemd.
 - ``--notify FILE`` sends one message a look to each [Apprise](https://appriseit.com) URL in the
   file, one a line: mail, Slack, Teams, Telegram, or ``json://`` for a webhook of your own. The
   URLs hold secrets and are never shown. What could not be delivered is tried again, with growing
-  pauses, and the looks go on.
+  pauses, and the looks go on. A service that hangs is waited for, and the watch says so.
 - ``--listen HOST:PORT`` serves a page of what is dark and since when at ``/``, the account's
   numbers for Prometheus at ``/metrics``, and ``/healthz``, which is 503 when no look has finished
-  for three intervals. Other addresses than this machine's own need ``--allow-remote``.
+  for three intervals. Other addresses than this machine's own need ``--allow-remote``. Without it
+  only requests for ``localhost`` or a loopback address are answered: a page on the Internet could
+  make a name of its own mean 127.0.0.1 (DNS rebinding).
 - ``--heartbeat URL`` is called after each look that saw the account, for a service that raises
-  the alarm when the calls stop.
+  the alarm when the calls stop. ``file:PATH`` keeps a secret URL out of the arguments.
 - ``--confirm N``, ``--clear N`` and ``--cooldown 1h`` are the arguments above.
 
 Changes are printed on stdout too, one a line. SIGTERM and Ctrl-C end the watch with exit code 0.

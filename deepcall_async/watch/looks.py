@@ -186,6 +186,9 @@ class Watch:
     def follow(self, name: str) -> Follower:
         """Give the changes of each look together, to one of several followers.
 
+        They were told when the next are asked for; leaving the block says nothing of them, since
+        somebody may just be passing them on.
+
         Args:
             name: one of ``followers``. What it was told is kept under this name.
 
@@ -341,8 +344,11 @@ class Watch:
 
     def _require_running(self) -> None:
         task, _ = self._require_open()
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        if task.done():
+            # Cancelled from outside, as by a program that cancels all its tasks.
+            raise (None if task.cancelled() else task.exception()) or RuntimeError(
+                "the watch has ended: its task was cancelled"
+            )
 
     def _require_open(self) -> tuple[asyncio.Task[None], Store]:
         if self._task is None or self._store is None:
