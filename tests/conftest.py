@@ -16,6 +16,7 @@ it measures does not depend on the machine. Use it for whatever is about seconds
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "quick: the beginning of every file, for while one works")
     if config.getoption("--ways") == "all":
         command.spawn_always()
+
+
+def pytest_collection():
+    # Thousands of tests stay until the end: to look through them for garbage takes long.
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_generate_tests(metafunc):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 import jsonschema_rs
 import pytest
-import xmlschema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -28,11 +28,20 @@ from deepcall_async.audit import (
 )
 from tests.support.audit_accounts import NOW, account, agents, everyone, hostile, refused, relation
 
+if TYPE_CHECKING:
+    from xmlschema import XMLSchema
+
 DATA = Path(__file__).parents[1] / "data"
 # From the npm package @microsoft/jest-sarif (MIT); one pattern of it, which was no regular
 # expression, is mended.
 SARIF = jsonschema_rs.validator_for(json.loads((DATA / "sarif-2.1.0.json").read_bytes()))
-JUNIT = [xmlschema.XMLSchema(DATA / name) for name in ("junit-jenkins.xsd", "junit-gitlab.xsd")]
+
+
+@cache
+def junit_schemas() -> list[XMLSchema]:
+    import xmlschema  # takes a second, and most processes of a run do without
+
+    return [xmlschema.XMLSchema(DATA / name) for name in ("junit-jenkins.xsd", "junit-gitlab.xsd")]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +68,7 @@ def report() -> Report:
 def test_junit_is_valid_for_jenkins_and_gitlab(report: Report) -> None:
     for each in (report, audit(account(), now=NOW)):
         document = ElementTree.fromstring(render(each, "junit"))
-        for schema in JUNIT:
+        for schema in junit_schemas():
             schema.validate(document)
 
 
@@ -68,15 +77,15 @@ def test_junit_is_valid_for_jenkins_and_gitlab(report: Report) -> None:
 @example("\x00\x0b\ufffe]]>")
 def test_junit_is_valid_whatever_the_names(name: str) -> None:
     document = ElementTree.fromstring(render(hostile(name), "junit"))
-    for schema in JUNIT:
+    for schema in junit_schemas():
         schema.validate(document)
 
 
 def test_the_schemas_refuse_what_is_wrong(report: Report) -> None:
-    for schema in JUNIT:
+    for schema in junit_schemas():
         document = ElementTree.fromstring(render(report, "junit"))
         document.set("skipped", "1")
-        if schema is JUNIT[0]:
+        if schema is junit_schemas()[0]:
             assert not schema.is_valid(document)
         ElementTree.SubElement(document, "verdict")
         assert not schema.is_valid(document)
