@@ -13,7 +13,10 @@ import yaml
 from deepcall_async.audit.accounts import read_accounts
 from tests.support.command import called, environment
 
-pytestmark = pytest.mark.thorough
+pytestmark = [
+    pytest.mark.deepcall_sandbox(groups=40),
+    pytest.mark.thorough,
+]
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 SECTION = README.partition("## Many accounts\n")[2].partition("\n## ")[0]

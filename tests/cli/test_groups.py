@@ -15,6 +15,8 @@ from tests.support.command import COMMAND, environment
 from tests.support.command import called as deepcall
 from tests.support.rows import mostly_thorough
 
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
+
 
 @pytest.fixture
 def env(deepcall_sandbox):
@@ -135,7 +137,7 @@ def test_an_answer_that_is_lost_is_not_taken_for_done(env, deepcall_sandbox):
     deepcall_sandbox.fail_next("add", drop=True)
     found = deepcall("groups", "add", "Sales", "--reconcile", "--yes", "-o", "json", env=env)
     assert found.returncode == 0
-    assert json.loads(found.stdout) == {"group_id": 302}
+    assert json.loads(found.stdout) == {"group_id": 42}
     assert deepcall_sandbox.requests["add"] == 2
 
 

@@ -24,6 +24,7 @@ WORKFLOW = next(code for kind, code in BLOCKS if kind == "yaml")
 PROFILES = next(code for kind, code in BLOCKS if kind == "toml" and "[profile." in code)
 
 pytestmark = [
+    pytest.mark.deepcall_sandbox(groups=40),
     pytest.mark.skipif(sys.platform == "win32", reason="cron and sh are POSIX's"),
     pytest.mark.thorough,
 ]
