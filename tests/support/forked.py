@@ -17,10 +17,13 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NoReturn, TextIO
+
+from deepcall_async.cli import run
 
 __all__ = ["ForkedProcess"]
 
@@ -29,6 +32,7 @@ _PRELOADED = (
     "deepcall_async.audit.formats.jsonl",
     "deepcall_async.audit.formats.text",
     "deepcall_async.cli.app",
+    "deepcall_async.cli.audit",
     "deepcall_async.cli.audit_run",
     "deepcall_async.cli.offline",
     "deepcall_async.cli.groups",
@@ -37,6 +41,7 @@ _PRELOADED = (
     "deepcall_async.cli.service",
     "deepcall_async.sandbox.server",
     "deepcall_async.transport.direct",
+    "encodings.idna",
     "rich.markdown",
     "rich.progress",
     "rich.table",
@@ -156,6 +161,8 @@ def _server() -> socket.socket:
 def _serve(connection: socket.socket) -> None:
     for name in _PRELOADED:
         importlib.import_module(name)
+    _warm_up()
+    gc.collect()
     gc.freeze()
     while True:
         request, descriptors, _, _ = socket.recv_fds(connection, _REQUEST, 4)
@@ -169,6 +176,24 @@ def _serve(connection: socket.socket) -> None:
             _mind(socket.socket(fileno=descriptors.pop()), json.loads(request), descriptors)
         for each in descriptors:
             os.close(each)
+
+
+def _warm_up() -> None:
+    """The first help and the first page import and compile what every later one uses.
+
+    An event loop is not for a process that forks: uvloop's threads would stay.
+    """
+    with (
+        NamedTemporaryFile("w", suffix=".jsonl") as record,
+        open(os.devnull, "w") as null,  # noqa: PTH123  (has no path)
+        redirect_stdout(null),
+        redirect_stderr(null),
+    ):
+        record.write('{"type":"run","schema":1}\n{"type":"asked","group_ids":[]}\n')
+        record.flush()
+        run(["--help"])
+        run(["audit", "--help"])
+        run(["report", record.name, "-o", f"html:{os.devnull}", "-o", "table:-"])
 
 
 def _mind(status: socket.socket, request: tuple[Any, ...], descriptors: list[int]) -> NoReturn:
