@@ -28,7 +28,7 @@ from tests.support.endpoints import Endpoint
 from tests.support.loops import VirtualTimeLoop, loop_factory
 
 # Few examples by default, so that the suite stays one that is run often; CI takes the other.
-settings.register_profile("quick", max_examples=40, deadline=None)
+settings.register_profile("quick", max_examples=20, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)
 settings.load_profile("quick")
 

@@ -32,6 +32,7 @@ from deepcall_async.watch import (
 from deepcall_async.watch.store import _MIGRATIONS, _OURS, Store
 from tests.support.audit_accounts import NOW
 from tests.support.loops import at_once, needs_proc, nothing_left, sockets
+from tests.support.rows import mostly_thorough
 from tests.support.watched import BLIND, Model, found, seen, told
 
 pytestmark = pytest.mark.anyio
@@ -584,11 +585,10 @@ def test_the_file_stays_small_and_what_nobody_was_told_stays(tmp_path):
 
 # Months
 
-DAYS = 90
-LOOKS = DAYS * 24 * 12
+LOOKS_A_DAY = 24 * 12
 
 
-def _ninety_days(groups: int, looks: int = LOOKS) -> list[dict[int, str] | None]:
+def _months(groups: int, looks: int) -> list[dict[int, str] | None]:
     """Weeks in which little happens, and hours in which much does; None is a blind look."""
     pick = random.Random(90)
     now: dict[int, str] = dict.fromkeys(range(1, groups + 1), "g")
@@ -600,7 +600,7 @@ def _ninety_days(groups: int, looks: int = LOOKS) -> list[dict[int, str] | None]
             blind -= 1
             out.append(None)
             continue
-        stormy = len(out) // 288 % 7 == 5
+        stormy = len(out) // LOOKS_A_DAY % 7 == 5
         if pick.random() < (0.5 if stormy else 0.05):
             now = dict(now)
             group_id = pick.choice([*now])
@@ -615,12 +615,13 @@ def _ninety_days(groups: int, looks: int = LOOKS) -> list[dict[int, str] | None]
     return out
 
 
-def test_ninety_days_of_looks_tell_what_the_model_tells_and_nothing_grows(tmp_path):
+@pytest.mark.parametrize("days", mostly_thorough([30, 90]))
+def test_months_of_looks_tell_what_the_model_tells_and_nothing_grows(days, tmp_path):
     path = tmp_path / "watch.db"
     mine, model, state, now = store(path), Model(), State(), NOW
     said, expected, sizes, memory, acknowledged = 0, 0, [], [], 0
     snapshots: dict[int, Snapshot] = {}
-    for number, groups in enumerate(_ninety_days(2)):
+    for number, groups in enumerate(_months(2, days * LOOKS_A_DAY)):
         now += timedelta(seconds=300)
         if groups is None:
             snapshot = BLIND
@@ -636,16 +637,16 @@ def test_ninety_days_of_looks_tell_what_the_model_tells_and_nothing_grows(tmp_pa
             given = mine.take("default", acknowledged)
             assert [each.change for each in given] == [*changes]
             acknowledged = changes[-1].number
-        if number % 288 == 287:
+        if number % LOOKS_A_DAY == LOOKS_A_DAY - 1:
             sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
             memory.append(sys.getallocatedblocks())
-    assert state.looks == LOOKS
-    assert said == expected > 500
+    assert state.looks == days * LOOKS_A_DAY
+    assert said == expected > 5 * days
     assert len(state.groups) < 8
-    third = DAYS // 3
+    third = days // 3
     assert max(sizes[-third:]) <= max(sizes[:third]) + 65_536
     # One object kept for each look would make this six times as many.
-    assert max(memory[-third:]) <= max(memory[:third]) + LOOKS // 10
+    assert max(memory[-third:]) <= max(memory[:third]) + state.looks // 10
     mine.close()
 
 

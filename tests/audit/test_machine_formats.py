@@ -72,7 +72,7 @@ def test_junit_is_valid_for_jenkins_and_gitlab(report: Report) -> None:
             schema.validate(document)
 
 
-@settings(max_examples=40)
+@settings(max_examples=min(40, settings().max_examples))
 @given(st.text(max_size=30))
 @example("\x00\x0b\ufffe]]>")
 def test_junit_is_valid_whatever_the_names(name: str) -> None:
@@ -118,7 +118,7 @@ def test_sarif_is_valid(report: Report) -> None:
         SARIF.validate(json.loads(render(each, "sarif")))
 
 
-@settings(max_examples=40)
+@settings(max_examples=min(40, settings().max_examples))
 @given(st.text(max_size=30))
 @example("\ud800")
 def test_sarif_is_valid_whatever_the_names(name: str) -> None:
@@ -181,7 +181,7 @@ def test_github_has_a_command_for_each_finding(report: Report) -> None:
     assert kinds == {"::error", "::warning", "::notice"}
 
 
-@settings(max_examples=40)
+@settings(max_examples=min(40, settings().max_examples))
 @given(st.text(max_size=30))
 @example("\n::error::x")
 @example("%0A::stop-commands::x")

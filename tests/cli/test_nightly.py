@@ -121,7 +121,6 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit on files is POSIX's")
-@pytest.mark.deepcall_sandbox(groups=300)
 def test_a_full_disk_leaves_the_last_complete_record(deepcall_sandbox, tmp_path):
     env = environment(deepcall_sandbox)
     assert night(tmp_path, env=env).returncode == 1

@@ -191,7 +191,7 @@ def test_a_record_grows_beside_the_one_it_replaces(deepcall_sandbox, tmp_path):
 def test_a_full_disk_costs_the_record_and_not_the_report(tmp_path):
     record = tmp_path / "run.jsonl"
     record.write_text("yesterday's")
-    arguments = ("audit", "--sandbox", "300", "-o", f"jsonl:{record}", "-o", "md:-")
+    arguments = ("audit", "--sandbox", "40", "-o", f"jsonl:{record}", "-o", "md:-")
     done = deepcall(*arguments, preexec_fn=no_room)
     assert done.returncode == 5
     assert f"{record}: file too large; the record is not whole" in done.stderr

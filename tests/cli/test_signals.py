@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -154,25 +153,14 @@ def test_ctrl_c_on_a_terminal_ends_a_question(deepcall_sandbox):
 
     ours, theirs = pty.openpty()
     env = environment(deepcall_sandbox)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deepcall_async", "groups", "delete", "28"],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=env,
-        start_new_session=True,
-    )
-    os.close(theirs)
     shown = b""
-    try:
+    with started("groups", "delete", "28", stdin=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
         while b"[y/N]" not in shown:
             shown += os.read(ours, 1024)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-    finally:
-        process.kill()
-        process.communicate()
-        os.close(ours)
+    os.close(ours)
     assert deepcall_sandbox.requests["delete"] == 0
 
 

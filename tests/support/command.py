@@ -159,10 +159,10 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def no_room() -> None:
-    """Let no file of a process that is about to start grow beyond 64 KiB, as on a full disk."""
+    """Let no file of a process that is about to start grow beyond 32 KiB, as on a full disk."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768))
 
 
 def groups_in(path: Path) -> list[int]:

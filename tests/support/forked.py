@@ -57,9 +57,9 @@ class ForkedProcess:
         arguments: the command line's, without the program's name.
         env: its environment.
         cwd: its folder.
-        stdin: a file, or `subprocess.DEVNULL`.
-        stdout: a file, or `subprocess.PIPE`.
-        stderr: a file, or `subprocess.PIPE`.
+        stdin: a file, its descriptor, or `subprocess.DEVNULL`.
+        stdout: a file, its descriptor, or `subprocess.PIPE`.
+        stderr: a file, its descriptor, or `subprocess.PIPE`.
     """
 
     def __init__(
@@ -82,7 +82,11 @@ class ForkedProcess:
             self.stderr, err = _output(stderr, stack)
             files = [null if stdin == subprocess.DEVNULL else stdin, out, err, status]
             request = json.dumps([arguments, env, cwd]).encode()
-            socket.send_fds(_server(), [request], [file.fileno() for file in files])
+            socket.send_fds(
+                _server(),
+                [request],
+                [each if isinstance(each, int) else each.fileno() for each in files],
+            )
         self.pid = int(self._status.recv(100))
 
     def poll(self) -> int | None:
