@@ -117,8 +117,9 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_xdist_auto_num_workers(config):
-    # Many tests wait, so that two cores serve six workers; to start one takes as long as `quick`.
-    return 0 if config.getoption("markexpr") == "quick" else 6
+    # Many tests wait, so that two cores serve four workers. To start one and to collect takes as
+    # long as `quick`.
+    return 0 if config.getoption("markexpr") == "quick" else 4
 
 
 @pytest.hookimpl(tryfirst=True)
