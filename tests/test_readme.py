@@ -74,6 +74,7 @@ def test_sessions(session, capsys):
     assert capsys.readouterr().out == output
 
 
+@pytest.mark.deepcall_sandbox(groups=40)
 def test_commands(account, tmp_path, capsys):
     """One after the other in one folder, as someone would type them on the second day."""
     (tmp_path / "mutes.toml").write_text(next(code for kind, code in BLOCKS if kind == "toml"))

@@ -767,7 +767,7 @@ async def test_no_add_is_ever_committed_twice(path: str, anyio_backend: object) 
         client(
             server.base_url,
             path,
-            timeout=0.5,
+            timeout=1.5,
             tls=certificates.client(),
             retry=quick(4),
         ) as dc,
