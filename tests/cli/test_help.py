@@ -17,6 +17,7 @@ from deepcall_async.audit import FORMATS
 from deepcall_async.cli.app import build_app
 from deepcall_async.cli.parameters import Outputs
 from tests.support.command import called, deepcall, environment
+from tests.support.rows import mostly_thorough
 
 
 def test_the_audits_help_has_groups_examples_the_environment_and_exit_codes():
@@ -94,7 +95,7 @@ def app() -> App:
     return build_app(plain=True)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", mostly_thorough(["bash", "zsh", "fish"]))
 def test_completion_knows_commands_and_options(shell):
     script = app().generate_completion(shell=shell)
     for word in ("audit", "groups", "nightly", "fail-on", "critical"):

@@ -65,10 +65,12 @@ def test_a_full_stderr_is_no_reason_to_end_a_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("locale", "arguments"),
-    [
-        ({"LC_ALL": "C"}, ("groups", "list")),
-        ({"PYTHONIOENCODING": "ascii"}, ("audit", "40", "41", "--fail-on", "never")),
-    ],
+    mostly_thorough(
+        [
+            ({"PYTHONIOENCODING": "ascii"}, ("audit", "40", "41", "--fail-on", "never")),
+            ({"LC_ALL": "C"}, ("groups", "list")),
+        ]
+    ),
 )
 def test_names_come_out_as_utf_8_whatever_the_locale(deepcall_sandbox, locale, arguments):
     name = "Zürich \N{SNOWMAN} मुंबई"
