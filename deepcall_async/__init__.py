@@ -1,7 +1,17 @@
 """An asyncio client for DeepCall's Group API.
 
-The public names are gathered here, and nothing is defined. They are loaded on first use: the pytest
-plugin and the sandbox live in this package too, and must not pay for the client.
+Start with `DeepCall`. Its methods are those of `GroupsAPI`, and each may raise any
+`DeepCallError`. `fan_out` and `collect` look many groups up at once. `Observer` is what wants to
+be told of calls.
+
+The other pages:
+
+- `deepcall_async.audit`: which callers would reach nobody, and what else is wrong in an account.
+- `deepcall_async.fleet`: the audits of many accounts.
+- `deepcall_async.watch`: reports within minutes that a group went dark.
+- `deepcall_async.cli`: the command ``deepcall``, its credentials and exit codes.
+- `deepcall_async.otel`: spans and metrics for OpenTelemetry.
+- `deepcall_async.sandbox`: a DeepCall for tests and demos, and pytest's fixtures.
 """
 
 from importlib import import_module
@@ -97,7 +107,8 @@ __all__ = [
     "fan_out",
 ]
 
-# The modules that hold the names above.
+# The modules that hold the names above. They are loaded on first use: the pytest plugin and the
+# sandbox live in this package too, and must not pay for the client.
 _MODULES = ("client", "credentials", "errors", "events", "fanout", "models", "pacing", "retry")
 
 # Type checkers see the imports above instead: with a `__getattr__` they would accept any name.

@@ -16,11 +16,12 @@ from aiohttp import ClientSession
 
 from deepcall_async import options, validation, wire
 from deepcall_async.credentials import CredentialProvider, SessionId, UserToken
-from deepcall_async.events import Observer, Observers, Stats
+from deepcall_async.events import Observer, Stats
 from deepcall_async.models import AddedGroup, DeletedGroup, Group, GroupAgentRelation
 from deepcall_async.pool import Account, Pool
 from deepcall_async.reconcile import add_and_reconcile
 from deepcall_async.renewal import IdentitySource
+from deepcall_async.reporting import Observers
 from deepcall_async.retry import RetryPolicy
 from deepcall_async.session import Session
 from deepcall_async.transport.base import CONTENT_TYPE, TransportOptions
@@ -66,6 +67,12 @@ class DeepCall:
     Raises:
         ValueError: a setting is missing or wrong.
         TypeError: a setting has the wrong type.
+
+    Example:
+        >>> async with DeepCall(UserToken(user_id, token), base_url=server.base_url) as dc:
+        ...     relation = await dc.groups.agent_relation(28)
+        >>> relation.group.name
+        'Mahipal singh'
     """
 
     def __init__(
@@ -264,6 +271,9 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there is no such group for this account.
             OutcomeUnknown: the change may or may not have been applied; it was sent once.
+
+        Example:
+            >>> said = await dc.groups.update(28, name="Sales EU", status=1)
         """
         return await self._session.call(wire.update(group_id, name=name, status=status))
 
@@ -281,6 +291,10 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there was no such group for this account to begin with.
             OutcomeUnknown: no attempt was answered; the group may or may not be gone.
+
+        Example:
+            >>> (await dc.groups.delete(28)).already_absent
+            False
         """
         return await self._session.call(wire.delete(group_id))
 
@@ -303,6 +317,10 @@ class GroupsAPI:
 
         Returns:
             The groups, in the server's order.
+
+        Example:
+            >>> [group.unique_id for group in await dc.groups.list(name="mahipal")]
+            [28]
         """
         return await self._session.call(
             wire.list_groups(name=name, group_id=group_id, quick=quick, forward=forward)
@@ -332,7 +350,7 @@ class GroupsAPI:
             >>> [member.agent_id for member in relation.receivers]
             [3, 8, 2]
         """
-        return await self._session.call(wire.agent_relation(group_id, quick=quick, name=name))
+        return await self._session.call(wire.agent_relation(group_id, quick, name))
 
     async def assign_agents(
         self,
@@ -356,6 +374,9 @@ class GroupsAPI:
         Raises:
             GroupUnavailable: there is no such group for this account.
             OutcomeUnknown: the change may or may not have been applied; it was sent once.
+
+        Example:
+            >>> said = await dc.groups.assign_agents(28, [3, 8, 2], receive_call=[3])
         """
         return await self._session.call(
             wire.assign_agents(group_id, agent_ids, receive_call=receive_call)

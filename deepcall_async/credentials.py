@@ -99,7 +99,23 @@ class UserToken(_Secret):
 
 @runtime_checkable
 class CredentialProvider(Protocol):
-    """Where credentials come from when they can expire."""
+    """Where credentials come from when they can expire.
+
+    One renewal serves every call in flight, and each of those is repeated once.
+
+    Example:
+        >>> class Login:
+        ...     async def credentials(self):
+        ...         return SessionId(server.ssid)
+        ...     async def refresh(self, rejected):
+        ...         print("logging in again")
+        ...         return SessionId(server.new_ssid())
+        >>> renewed = dc.with_options(credentials=Login())
+        >>> server.expire_ssid()
+        >>> calls = (renewed.groups.agent_relation(28) for _ in range(20))
+        >>> relations = await asyncio.gather(*calls)
+        logging in again
+    """
 
     async def credentials(self) -> SessionId | UserToken:
         """Give the credentials to begin with."""

@@ -185,6 +185,11 @@ class GroupAgentRelation(Model, frozen=True, gc=False):
         Returns:
             ``group``, ``agents`` and ``relations`` as they are; ``members``, ``receivers`` and
             ``unknown_agent_ids`` as the properties of these names.
+
+        Example:
+            >>> relation = await dc.groups.agent_relation(28)
+            >>> relation.to_dict()["receivers"][0]
+            {'agent_id': 3, 'agent': {'unique_id': 3, 'name': 'bhawesh', ...}, ...}
         """
         joins = {
             "members": self.members,

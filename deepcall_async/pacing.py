@@ -38,7 +38,7 @@ _FASTER = 0.1
 _QUEUED = 1.8
 """A window whose mean latency is this many times the base is a sign of a queue."""
 _SLOW = 3
-"""So many windows in a row are taken for one."""
+"""Slow windows in a row after which the limit is lowered."""
 _LIKE_BASE = 1.2
 """Up to this many times the base, a latency says where the base is now."""
 _DRIFT = 0.05
@@ -47,7 +47,7 @@ _USELESS = 2
 
 
 class Adaptive(Struct, frozen=True, kw_only=True):
-    """Concurrency that follows the service: it grows while latency holds and backs off else.
+    """Concurrency that follows the service: up while latency stays low, down when it rises.
 
     Args:
         min: calls in flight at least.
@@ -56,6 +56,9 @@ class Adaptive(Struct, frozen=True, kw_only=True):
     Raises:
         TypeError: a bound is not an int.
         ValueError: not 1 <= min <= max.
+
+    Example:
+        >>> batch = await collect(dc.groups.agent_relation, [28], concurrency=Adaptive(max=64))
     """
 
     min: int = 4
@@ -75,26 +78,21 @@ class Limiter:
         limit: how many may be in at once.
     """
 
-    __slots__ = ("_limit", "_waiters", "active")
+    __slots__ = ("_waiters", "active", "limit")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit: int = limit
         # Whenever `active` is below the limit nobody waits: places are given the moment they are
         # free. So `active` alone tells whether one may come in without passing others.
         self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self.active: int = 0
 
     def __repr__(self) -> str:
-        return f"<Limiter {self.active} of {self._limit}, {len(self._waiters)} waiting>"
+        return f"<Limiter {self.active} of {self.limit}, {len(self._waiters)} waiting>"
 
-    @property
-    def limit(self) -> int:
-        """How many may be in at once; a lower one takes back no place that is held."""
-        return self._limit
-
-    @limit.setter
-    def limit(self, limit: int) -> None:
-        self._limit = limit
+    def move_to(self, limit: int) -> None:
+        """Change how many may be in at once; a lower limit takes back no place that is held."""
+        self.limit = limit
         self._let_in()
 
     @property
@@ -104,7 +102,7 @@ class Limiter:
 
     def try_acquire(self) -> bool:
         """Take a place if one is free now."""
-        if self.active < self._limit:
+        if self.active < self.limit:
             self.active += 1
             return True
         return False
@@ -132,7 +130,7 @@ class Limiter:
             self._let_in()
 
     def _let_in(self) -> None:
-        while self._waiters and self.active < self._limit:
+        while self._waiters and self.active < self.limit:
             waiter, _ = self._waiters.popitem(last=False)
             if not waiter.done():
                 self.active += 1
@@ -142,7 +140,7 @@ class Limiter:
 class RateLimiter:
     """Turns at a fixed rate, given in the order in which they were asked for.
 
-    The next turn is reckoned from the one before and not from when that one was taken, so the
+    The next turn is counted from the one before and not from when that one was taken, so the
     event loop's own delays do not add up. A waiter that was cancelled costs no turn.
 
     Args:
@@ -263,7 +261,7 @@ class Pace:
         self._limiter = limiter
         # With its fraction, so that several small cuts or steps add up.
         self._limit = float(bounds.min)
-        limiter.limit = bounds.min
+        limiter.move_to(bounds.min)
         # A window is as many answers as the limit, to what was sent since the limit changed.
         self._changed_at = float("-inf")
         self._cut_at = float("-inf")
@@ -289,7 +287,7 @@ class Pace:
         if sent < self._changed_at:
             return
         if refused:
-            # Nor does a refusal while what was let in before a cut may still fill the service.
+            # A refusal too says nothing while calls from before a cut may still fill the service.
             if sent >= self._cut_at + self._base:
                 self._cut(_CUT, ended)
             return
@@ -342,7 +340,7 @@ class Pace:
         self._limit = min(float(self._bounds.max), max(float(self._bounds.min), limit))
         self._changed_at = now
         self._seen, self._latencies = 0, 0.0
-        self._limiter.limit = int(self._limit)
+        self._limiter.move_to(int(self._limit))
 
 
 def _is_overload(error: BaseException | None) -> bool:

@@ -81,7 +81,7 @@ class Pool:
         self._transport: Transport | None = None
         self._closer: AsyncGenerator[None] | None = None
         self._abandoned: list[object] = []
-        self._slots = Limiter(options.max_connections)
+        self.slots: Limiter = Limiter(options.max_connections)
         self._waiting: set[asyncio.Timeout] = set()
 
     def __repr__(self) -> str:
@@ -102,7 +102,7 @@ class Pool:
     def connections(self) -> Stats:
         """The present numbers of the connections, whoever uses them; nothing is counted."""
         idle = 0 if self._transport is None else self._transport.idle
-        return Stats(active=self._slots.active, idle=idle, waiting=self._slots.waiting)
+        return Stats(active=self.slots.active, idle=idle, waiting=self.slots.waiting)
 
     def transport(self) -> Transport:
         """The way out, made on first use.
@@ -119,7 +119,7 @@ class Pool:
         slots = self.options.max_connections
         if self._session is not None:
             slots = min(slots, _slots_of(self._session))
-        self._slots = Limiter(slots)
+        self.slots = Limiter(slots)
         self._transport = open_transport(self.options, self._session)
         # An event loop closes its asynchronous generators before it ends, and this one closes the
         # connections: a client that was not closed must not leave its sockets to the collector.
@@ -150,10 +150,10 @@ class Pool:
         identity = account.source.identity
         if identity is None or (ticket is not None and account.gate.holds(ticket)):
             return None
-        if not self._slots.try_acquire():
+        if not self.slots.try_acquire():
             return None
         if account.rate is not None and not account.rate.try_acquire():
-            self._slots.release()
+            self.slots.release()
             return None
         return identity
 
@@ -176,11 +176,11 @@ class Pool:
         if known is not None and unlimited and not self._is_held(account, ticket):
             # A slot alone is waited for without a timeout, which would cost more than the wait:
             # closing the pool lets in all who wait for one.
-            await self._slots.acquire()
+            await self.slots.acquire()
             identity = account.source.identity
             if identity is not None and not self._is_held(account, ticket):
                 return identity
-            self._slots.release()
+            self.slots.release()
         scope = asyncio.timeout(None if deadline is None else deadline - time.monotonic())
         self._waiting.add(scope)
         held = False
@@ -195,7 +195,7 @@ class Pool:
                     found = await account.source.get()
                     if isinstance(found, DeepCallError):
                         return found
-                    await self._slots.acquire()
+                    await self.slots.acquire()
                     held = True
                     # After the slot: a turn taken while waiting for one would add up to a burst.
                     if account.rate is not None:
@@ -205,7 +205,7 @@ class Pool:
                     if identity is not None and not self._is_held(account, ticket):
                         held = False
                         return identity
-                    self._slots.release()
+                    self.slots.release()
                     held = False
         except TimeoutError:
             if self.closed:
@@ -216,16 +216,12 @@ class Pool:
         finally:
             self._waiting.discard(scope)
             if held:
-                self._slots.release()
+                self.slots.release()
 
     @staticmethod
     def _is_held(account: Account, ticket: Ticket | None) -> bool:
         """Whether a call waits for the service itself to come back."""
         return ticket is not None and account.gate.holds(ticket)
-
-    def release(self) -> None:
-        """Give the slot back."""
-        self._slots.release()
 
     async def sleep(self, seconds: float) -> bool:
         """Wait; False when the pool was closed meanwhile."""
@@ -251,7 +247,7 @@ class Pool:
                 account.source.close()
             expire(self._waiting)
             # Who waits for a slot is let in, and then finds the pool closed.
-            self._slots.limit = 2**31
+            self.slots.move_to(2**31)
         # Also when closed before: that may have been cancelled midway.
         if self._transport is not None:
             await self._transport.close()

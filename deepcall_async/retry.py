@@ -63,6 +63,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
     Raises:
         ValueError: a number is out of range.
+
+    Example:
+        >>> hasty = dc.with_options(timeout=2, retry=RetryPolicy(attempts=2, deadline=3))
     """
 
     attempts: int = 4

@@ -22,9 +22,9 @@ from deepcall_async.errors import (
     GroupUnavailable,
     RequestTimeout,
 )
-from deepcall_async.events import CallReport, Observers, log_last
 from deepcall_async.pacing import current_patience
 from deepcall_async.pool import Account, Pool
+from deepcall_async.reporting import CallReport, Observers, log_last
 from deepcall_async.retry import Recovery, Retry, RetryPolicy, final_error
 from deepcall_async.transport.base import CHANGE_MAX_IDLE, KEEPALIVE
 from deepcall_async.wire import Call, Identity, decode
@@ -33,8 +33,25 @@ __all__ = ["Session"]
 
 T = TypeVar("T")
 
-_FIRST = Retry()
-"""How a call begins: at once, on any connection and with the credentials at hand."""
+
+class _FailedAttempt:
+    """How an attempt failed.
+
+    Args:
+        error: with what.
+        identity: whom it was sent as; None if it was not sent.
+        held: the call's next attempt costs nothing.
+    """
+
+    # No `Struct`, of which `isinstance` takes as long as the rest of a call's bookkeeping.
+    __slots__ = ("error", "held", "identity")
+
+    def __init__(
+        self, error: DeepCallError, identity: Identity | None = None, *, held: bool = False
+    ) -> None:
+        self.error = error
+        self.identity = identity
+        self.held = held
 
 
 class Session:
@@ -78,64 +95,69 @@ class Session:
         """
         if start is None:
             start = time.monotonic()
-        account, endpoint = self.account, call.endpoint
+        endpoint = call.endpoint
         report = self.observers.report(endpoint.name, endpoint.path, start)
         patience = current_patience.get()
         ticket = None if patience is None else Ticket(start, patience)
         max_idle = CHANGE_MAX_IDLE if endpoint.method == "non_idempotent" else KEEPALIVE
-        recovery: Recovery | None = None
-        retry = _FIRST
-        attempts = 0
         try:
-            while True:
-                oldest = 0.0 if retry.require_fresh else max_idle
-                attempt = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
-                result, identity, held = attempt
-                if not isinstance(result, DeepCallError):
-                    account.budget.earn()
-                    if identity is not None:
-                        identity.accepted = True
-                    if report is not None:
-                        report.call_ended()
-                    return result
-                attempts = result.attempts
-                if recovery is None:
-                    recovery = Recovery(self.retry, endpoint.method, account.budget)
-                elif (
-                    recovery.maybe_applied
-                    and isinstance(result, GroupUnavailable)
-                    and call.when_gone is not None
-                ):
-                    account.budget.earn()
-                    if report is not None:
-                        report.call_ended()
-                    return call.when_gone
-                following = recovery.after(
-                    result,
-                    elapsed=time.monotonic() - start,
-                    chance=random.random(),  # noqa: S311  (jitter, not a secret)
-                    renewable=identity is not None and account.source.renewable,
-                    held=held,
-                    patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
-                    expired=identity is not None and identity.accepted,
-                )
-                stop = await self._before(following, recovery, result, identity, start)
-                if stop is not None or following is None:
-                    failed = self._named(stop or result, call, attempts)
-                    raise final_error(  # noqa: TRY301  (what is raised is told like the rest)
-                        failed, endpoint.method, maybe_applied=recovery.maybe_applied
-                    )
-                retry = following
-                account.retries += 1
-                # In a fan-out the outcome says it, and a thousand lines would say no more.
-                if retry.last and ticket is None:
-                    log_last(endpoint.name, attempts + 1, result)
-                if report is not None:
-                    report.previous, report.last = result, retry.last
+            result = await self._attempt(call, 1, start, max_idle, ticket, report)
+            if isinstance(result, _FailedAttempt):
+                result = await self._repeat(call, result, start, max_idle, ticket, report)
         except BaseException as error:
             if report is not None:
                 report.call_ended(error)
             raise
+        if report is not None:
+            report.call_ended()
+        return result
+
+    async def _repeat(
+        self,
+        call: Call[T],
+        failed: _FailedAttempt,
+        start: float,
+        max_idle: float,
+        ticket: Ticket | None,
+        report: CallReport | None,
+    ) -> T:
+        """Repeat a call whose first attempt failed, as often as its kind allows."""
+        account, endpoint = self.account, call.endpoint
+        recovery = Recovery(self.retry, endpoint.method, account.budget)
+        while True:
+            error, identity = failed.error, failed.identity
+            attempts = error.attempts
+            following = recovery.after(
+                error,
+                elapsed=time.monotonic() - start,
+                chance=random.random(),  # noqa: S311  (jitter, not a secret)
+                renewable=identity is not None and account.source.renewable,
+                held=failed.held,
+                patient=ticket is not None and ticket.patience.remaining(time.monotonic()) > 0,
+                expired=identity is not None and identity.accepted,
+            )
+            stop = await self._before(following, recovery, error, identity, start)
+            if stop is not None or following is None:
+                error = self._named(stop or error, call, attempts)
+                raise final_error(error, endpoint.method, maybe_applied=recovery.maybe_applied)
+            account.retries += 1
+            # In a fan-out the outcome says it, and a thousand lines would say no more.
+            if following.last and ticket is None:
+                log_last(endpoint.name, attempts + 1, error)
+            if report is not None:
+                report.previous, report.last = error, following.last
+            oldest = 0.0 if following.require_fresh else max_idle
+            result = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
+            if not isinstance(result, _FailedAttempt):
+                return result
+            failed = result
+            if (
+                recovery.maybe_applied
+                and isinstance(failed.error, GroupUnavailable)
+                and call.when_gone is not None
+            ):
+                account.budget.earn()
+                return call.when_gone
 
     async def _before(
         self,
@@ -168,70 +190,77 @@ class Session:
         max_idle: float,
         ticket: Ticket | None,
         report: CallReport | None,
-    ) -> tuple[T | DeepCallError, Identity | None, bool]:
-        """Send a call once.
-
-        Returns:
-            The result or the error; whom it was sent as; and whether the call is held, so that its
-            next attempt costs nothing.
-        """
+    ) -> T | _FailedAttempt:
+        """Send a call once."""
         pool, account, endpoint = self.pool, self.account, call.endpoint
         if self.closed or pool.closed:
-            return self._named(ClientClosed("the client is closed"), call, number - 1), None, False
+            closed = ClientClosed("the client is closed")
+            return _FailedAttempt(self._named(closed, call, number - 1))
         transport = pool.transport()
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
-        told = False
+        status, received = None, 0
         try:
             identity = pool.try_admit(account, ticket)
             if identity is None:
-                admitted = await pool.admit(account, deadline, ticket)
-                if isinstance(admitted, Identity) and (self.closed or pool.closed):
-                    pool.release()
-                    admitted = ClientClosed("the client was closed before the request was sent")
+                admitted = await self._admit(deadline, ticket)
                 if isinstance(admitted, DeepCallError):
-                    if ticket is not None:
-                        account.gate.probe_ended(ticket)
-                    return self._named(admitted, call, number - 1), None, False
+                    return _FailedAttempt(self._named(admitted, call, number - 1))
                 identity = admitted
             sent, timeout = time.monotonic(), self.timeout
             if deadline is not None:
                 timeout = min(timeout, deadline - sent)
+            account.requests += 1
             try:
-                account.requests += 1
-                if report is not None:
-                    report.attempt_started(number, sent)
-                    told = True
                 answer = await transport.send(
                     endpoint.path,
                     partial(identity.body, call),
-                    timeout=timeout,
-                    max_idle=max_idle,
-                    trace=report,
+                    sent,
+                    timeout,
+                    max_idle,
+                    None if report is None else report.attempt_started(number, sent),
                 )
+            except BaseException as interruption:
+                if report is not None:
+                    report.attempt_ended(None, interruption)
+                raise
             finally:
-                pool.release()
-        except BaseException as interruption:
+                pool.slots.release()
+        except BaseException:
             if ticket is not None:
                 account.gate.probe_ended(ticket)
-            if report is not None and told:
-                report.attempt_ended(None, interruption)
             raise
         result: T | DeepCallError
-        status: int | None = None
-        received = 0
         if isinstance(answer, DeepCallError):
             result = answer
         else:
             status, headers, body = answer
             received = len(body)
             result = decode(call, status, headers, body, identity, account.rosters, time.time)
-        error = self._named(result, call, number) if isinstance(result, DeepCallError) else None
-        held = False
-        if error is not None or ticket is not None or not account.gate.is_calm:
+        if isinstance(result, DeepCallError):
+            error = self._named(result, call, number)
             held = account.gate.report(error, sent, ticket)
+            if report is not None:
+                report.attempt_ended(status, error, received)
+            return _FailedAttempt(error, identity, held=held)
+        account.budget.earn()
+        identity.accepted = True
+        if ticket is not None or not account.gate.is_calm:
+            account.gate.report(None, sent, ticket)
         if report is not None:
-            report.attempt_ended(status, error, received)
-        return result, identity, held
+            report.attempt_ended(status, None, received)
+        return result
+
+    async def _admit(
+        self, deadline: float | None, ticket: Ticket | None
+    ) -> Identity | DeepCallError:
+        """Wait until a request may be sent: whom it is sent as, with a slot taken, or an error."""
+        admitted = await self.pool.admit(self.account, deadline, ticket)
+        if isinstance(admitted, Identity) and (self.closed or self.pool.closed):
+            self.pool.slots.release()
+            admitted = ClientClosed("the client was closed before the request was sent")
+        if isinstance(admitted, DeepCallError) and ticket is not None:
+            self.account.gate.probe_ended(ticket)
+        return admitted
 
     async def _in_time(
         self, wanted: Coroutine[object, object, Identity | DeepCallError], start: float

@@ -43,7 +43,7 @@ _FIELD_VALUE = re.compile(r"|[!-~]([\t -~]*[!-~])?")
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Whether a value is a whole number; a bool is an int to Python, and nobody's number."""
+    """Whether a value is a whole number; a bool, which is an int to Python, is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -167,9 +167,7 @@ def list_groups(
     return Call(_LIST_GROUPS, _json(fields), when_no_data=(), refine=refine)
 
 
-def agent_relation(
-    group_id: int | str, *, quick: bool, name: str | None
-) -> Call[GroupAgentRelation]:
+def agent_relation(group_id: int | str, quick: bool, name: str | None) -> Call[GroupAgentRelation]:
     """Ask for a group, its roster and who of it is in the group."""
     wanted = validation.number_or_text(group_id)
     if quick is True and name is None and isinstance(wanted, int):

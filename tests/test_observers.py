@@ -285,3 +285,34 @@ async def test_a_timeout_a_lost_connection_and_a_throttle_are_told_as_what_they_
     assert isinstance(timeout.error, RequestTimeout)
     assert (timeout.http_status, timeout.received) == (None, 0)
     assert (throttled.http_status, throttled.code) == (429, None)
+
+
+class UnknownLoop(asyncio.SelectorEventLoop):
+    """Its transports cannot change their protocol, as those of some other event loops."""
+
+    def _make_socket_transport(self, *args: Any, **kwargs: Any) -> Any:
+        made = super()._make_socket_transport(*args, **kwargs)
+        made.set_protocol = _refuse
+        return made
+
+
+def _refuse(*_: object) -> None:
+    raise NotImplementedError
+
+
+def test_on_a_loop_that_is_not_known_observers_are_told_just_the_same() -> None:
+    seen = Recorder({"traceparent": "00-1-2-01"})
+
+    async def look() -> FaultServer:
+        async with FaultServer(serve) as server, client(server, observers=[seen]) as dc:
+            with pytest.warns(RuntimeWarning, match="this event loop is not one"):
+                await dc.groups.list()
+            await dc.groups.list()
+        return server
+
+    with asyncio.Runner(loop_factory=UnknownLoop) as runner:
+        server = runner.run(look())
+    assert [each.headers.get("traceparent") for each in server.ledger] == ["00-1-2-01"] * 2
+    ended = seen.of(AttemptEnded)
+    assert [each.sent > 0 for each in ended] == [True, True]
+    assert [each.reused for each in ended] == [False, True]

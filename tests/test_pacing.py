@@ -323,11 +323,11 @@ def test_a_limiter_lets_in_up_to_its_limit_and_in_order() -> None:
         assert not limiter.try_acquire()
         await _turns()
         assert order == [0, 1, 2]
-        limiter.limit = 4
+        limiter.move_to(4)
         await _turns()
         assert order == [0, 1, 2, 3, 4]
         assert (limiter.active, limiter.waiting) == (4, 0)
-        limiter.limit = 1
+        limiter.move_to(1)
         for _ in range(3):
             limiter.release()
             assert not limiter.try_acquire()
@@ -363,7 +363,7 @@ def test_cancelled_waiters_leave_no_place_taken_and_none_empty() -> None:
             if chance.random() < 0.4:
                 chance.choice(tasks).cancel()
             if chance.random() < 0.05:
-                limiter.limit = chance.randrange(1, 6)
+                limiter.move_to(chance.randrange(1, 6))
         await asyncio.gather(*tasks, return_exceptions=True)
         assert entered > 1000
         assert (limiter.active, limiter.waiting) == (0, 0)

@@ -1,20 +1,18 @@
-"""The README's code blocks, run as they stand, and compared with the output that follows them."""
+"""Code blocks of the README and the guides, run as they stand, and compared with the output below."""
 
 from __future__ import annotations
 
-import re
 import runpy
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from deepcall_async.cli import run
+from tests.support.guides import GUIDES, blocks
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = [block for text in GUIDES.values() for block in blocks(text)]
 SCRIPTS = [
     (code, BLOCKS[place + 1][1] if BLOCKS[place + 1 :] and BLOCKS[place + 1][0] == "text" else None)
     for place, (language, code) in enumerate(BLOCKS)
@@ -77,8 +75,9 @@ def test_sessions(session, capsys):
 @pytest.mark.deepcall_sandbox(groups=40)
 def test_commands(account, tmp_path, capsys):
     """One after the other in one folder, as someone would type them on the second day."""
-    (tmp_path / "mutes.toml").write_text(next(code for kind, code in BLOCKS if kind == "toml"))
-    # The fleet is the account of the sandbox, which the README's own are not.
+    mutes = next(code for kind, code in BLOCKS if kind == "toml" and "[[mute]]" in code)
+    (tmp_path / "mutes.toml").write_text(mutes)
+    # The fleet is the account of the sandbox, which those of the guides are not.
     fleet = '[[account]]\nname = "acme"\ncredentials = "env:DEEPCALL"\n'
     (tmp_path / "fleet.toml").write_text(fleet)
     for command in ("deepcall audit -o jsonl:yesterday.jsonl", *COMMANDS):

@@ -7,6 +7,7 @@ import random
 import shutil
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -32,7 +33,6 @@ from deepcall_async.watch import (
 from deepcall_async.watch.store import _MIGRATIONS, _OURS, Store
 from tests.support.audit_accounts import NOW
 from tests.support.loops import at_once, needs_proc, nothing_left, sockets
-from tests.support.rows import mostly_thorough
 from tests.support.watched import BLIND, Model, found, seen, told
 
 pytestmark = pytest.mark.anyio
@@ -585,10 +585,15 @@ def test_the_file_stays_small_and_what_nobody_was_told_stays(tmp_path):
 
 # Months
 
-LOOKS_A_DAY = 24 * 12
+DAYS = 90
+LOOKS = DAYS * 24 * 12
 
 
-def _months(groups: int, looks: int) -> list[dict[int, str] | None]:
+FILE_LIMIT = 5_000_000
+"""Bytes: SQLite lets its log grow to 1,000 pages of 4 KiB."""
+
+
+def _ninety_days(groups: int, looks: int = LOOKS) -> list[dict[int, str] | None]:
     """Weeks in which little happens, and hours in which much does; None is a blind look."""
     pick = random.Random(90)
     now: dict[int, str] = dict.fromkeys(range(1, groups + 1), "g")
@@ -600,7 +605,7 @@ def _months(groups: int, looks: int) -> list[dict[int, str] | None]:
             blind -= 1
             out.append(None)
             continue
-        stormy = len(out) // LOOKS_A_DAY % 7 == 5
+        stormy = len(out) // 288 % 7 == 5
         if pick.random() < (0.5 if stormy else 0.05):
             now = dict(now)
             group_id = pick.choice([*now])
@@ -615,13 +620,13 @@ def _months(groups: int, looks: int) -> list[dict[int, str] | None]:
     return out
 
 
-@pytest.mark.parametrize("days", mostly_thorough([30, 90]))
-def test_months_of_looks_tell_what_the_model_tells_and_nothing_grows(days, tmp_path):
+@pytest.mark.parametrize("looks", [LOOKS // 9, pytest.param(LOOKS, marks=pytest.mark.thorough)])
+def test_ninety_days_of_looks_tell_what_the_model_tells_and_nothing_grows(tmp_path, looks):
     path = tmp_path / "watch.db"
     mine, model, state, now = store(path), Model(), State(), NOW
     said, expected, sizes, memory, acknowledged = 0, 0, [], [], 0
     snapshots: dict[int, Snapshot] = {}
-    for number, groups in enumerate(_months(2, days * LOOKS_A_DAY)):
+    for number, groups in enumerate(_ninety_days(2, looks)):
         now += timedelta(seconds=300)
         if groups is None:
             snapshot = BLIND
@@ -637,16 +642,16 @@ def test_months_of_looks_tell_what_the_model_tells_and_nothing_grows(days, tmp_p
             given = mine.take("default", acknowledged)
             assert [each.change for each in given] == [*changes]
             acknowledged = changes[-1].number
-        if number % LOOKS_A_DAY == LOOKS_A_DAY - 1:
+        if number % 288 == 287:
             sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
             memory.append(sys.getallocatedblocks())
-    assert state.looks == days * LOOKS_A_DAY
-    assert said == expected > 5 * days
+    assert state.looks == looks
+    assert said == expected > looks // 52
     assert len(state.groups) < 8
-    third = days // 3
-    assert max(sizes[-third:]) <= max(sizes[:third]) + 65_536
+    assert max(sizes) < FILE_LIMIT
+    third = len(sizes) // 3
     # One object kept for each look would make this six times as many.
-    assert max(memory[-third:]) <= max(memory[:third]) + state.looks // 10
+    assert max(memory[-third:]) <= max(memory[:third]) + 5000 + looks // 10
     mine.close()
 
 
@@ -656,7 +661,7 @@ class Storm:
     def __init__(self, server: Sandbox, dc: DeepCall) -> None:
         self._server, self._dc, self._pick = server, dc, random.Random(3)
         self._agents = [server.add_agent(f"Agent {i}") for i in range(4)]
-        self.groups = {self._add(f"Group {i}"): "g" for i in range(4)}
+        self.groups = {self._add(f"Group {i}"): "g" for i in range(2)}
 
     async def change(self, turn: int) -> None:
         group_id = self._pick.choice([*self.groups])
@@ -676,29 +681,46 @@ class Storm:
 
 @needs_proc
 @virtual
-async def test_hours_against_a_changing_sandbox(tmp_path):
+@pytest.mark.timeout(1800)  # for 90 days
+@pytest.mark.parametrize("looks", [288 // 2, pytest.param(LOOKS, marks=pytest.mark.thorough)])
+async def test_months_against_a_changing_sandbox(tmp_path, caplog, looks):
+    """The whole way from the account's groups to what a bot is told, for half a day or 90 days."""
+    caplog.set_level("CRITICAL")  # it keeps what is logged
     pick, loop = random.Random(7), asyncio.get_running_loop()
     async with (
         Sandbox(groups=0) as server,
         DeepCall(UserToken(server.user_id, server.token), base_url=server.base_url) as dc,
         watch(dc, state=tmp_path / "watch.db", patience=0) as changes,
     ):
-        storm, start = Storm(server, dc), loop.time()
+        storm, start, model = Storm(server, dc), loop.time(), Model()
         changes._now = lambda: NOW + timedelta(seconds=loop.time() - start)
-        model, expected, open_sockets = Model(), [], []
-        for turn in range(96):
-            if turn and pick.random() < 0.4:
+        kinds: Counter[str] = Counter()
+        most: list[tuple[int, int, int]] = []  # sockets, bytes on disk, blocks of memory
+        for turn in range(looks):
+            if turn and pick.random() < (0.4 if turn // 48 % 7 == 0 else 0.04):
                 await storm.change(turn)
-            away = pick.random() < 0.1
+            away = pick.random() < 0.05
             server.error_rate = {1032: 1.0} if away else {}
             look = await (changes.next_look() if turn else changes.look_now())
             server.error_rate = {}
             assert look.blind == away
             said = model.look(None if away else storm.groups, changes.state.last_look)
-            expected += sorted(said, key=str)
-            assert sorted(map(told, look.changes), key=str) == sorted(said, key=str)
-            open_sockets.append(sockets())
-        given = [told(await anext(changes)) for _ in expected]
-        assert sorted(given, key=str) == sorted(expected, key=str)
-        assert len({kind for kind, _ in given}) >= 8
-        assert max(open_sockets[48:]) <= max(open_sockets[:48])
+            given = [told(await anext(changes)) for _ in said]
+            assert sorted(given, key=str) == sorted(said, key=str)
+            assert [*map(told, look.changes)] == given
+            kinds.update(kind for kind, _ in given)
+            server._calls.clear()
+            if turn % max(12, looks // 90) == 0:  # what is noted here grows, too
+                size = sum(file.stat().st_size for file in tmp_path.iterdir())
+                most.append((sockets(), size, sys.getallocatedblocks()))
+        assert len(kinds) >= 5
+        assert changes.state.looks >= looks
+        third = len(most) // 3
+        (open_before, size_before, memory_before), (open_after, size_after, memory_after) = (
+            [max(column) for column in zip(*part, strict=True)]
+            for part in (most[:third], most[-third:])
+        )
+        assert open_after <= open_before
+        assert max(size_before, size_after) < FILE_LIMIT
+        # In 90 days one object kept for each look would make it 17,000 more.
+        assert memory_after <= memory_before + 5000 + looks // 10

@@ -75,6 +75,11 @@ def read_settings(parsed: Mapping[str, object]) -> Settings:
 
     Raises:
         ValueError: something is missing, misspelt or out of range; the message says where.
+
+    Example:
+        >>> mute = {"rule": "G002", "group": 5, "reason": "closes in spring"}
+        >>> settings = read_settings({"mute": [mute]})
+        >>> report = await run_audit(dc, mutes=settings.mutes, thresholds=settings.thresholds)
     """
     try:
         file = msgspec.convert(dict(parsed), _File)

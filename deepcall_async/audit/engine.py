@@ -158,7 +158,7 @@ def check_choice(
     known = {word for pair in words.values() for word in pair}
     unknown = sorted({word for word in (*only, *ignore) if word.casefold() not in known})
     if unknown:
-        raise ValueError(f"no such rule: {', '.join(unknown)}; there are {', '.join(words)}")
+        raise ValueError(f"no such rule: {', '.join(unknown)}; {_nearest(unknown[0], rules)}")
     chosen = [
         rule
         for rule in rules
@@ -177,6 +177,15 @@ def check_choice(
             why = "the rules chosen judge the whole account, and only chosen groups are looked at"
         raise ValueError(f"no rule would run: {why}")
     return able
+
+
+def _nearest(word: str, rules: Iterable[Rule]) -> str:
+    from difflib import get_close_matches
+
+    names = {name.casefold(): name for rule in rules for name in (rule.id, rule.name)}
+    near = get_close_matches(word.casefold(), names, n=1, cutoff=0.7)
+    ids = ", ".join(rule.id for rule in rules)
+    return f"did you mean {names[near[0]]}?" if near else f"there are {ids}"
 
 
 def diff(
@@ -199,6 +208,13 @@ def diff(
 
     Raises:
         ValueError: they are of different accounts.
+
+    Example:
+        >>> before = (await run_audit(dc)).snapshot
+        >>> said = await dc.groups.assign_agents(28, [3, 8, 2])
+        >>> report = diff(before, (await run_audit(dc)).snapshot)
+        >>> report.findings[0].message
+        'Mahipal singh (28) had 3 agents receiving calls and now has none.'
     """
     comparing = tuple(rule for rule in RULES if rule.compares)
     return audit(new, baseline=old, rules=comparing, thresholds=thresholds, mutes=mutes)

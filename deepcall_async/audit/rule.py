@@ -98,7 +98,16 @@ def rule(
     compares: bool = False,
     whole_account: bool = False,
 ) -> Callable[[Check], Rule]:
-    """Turn a function from `Context` to `Hit`s into a `Rule`; see there for the arguments."""
+    """Turn a function from `Context` to `Hit`s into a `Rule`; see there for the arguments.
+
+    Example:
+        >>> @rule("B001", "blank-name", "low", meaning="It has no name.", fix="Name the group.")
+        ... def blank_name(context):
+        ...     for group in context.snapshot.groups:
+        ...         if not group.name.strip():
+        ...             yield Hit(message=f"{group.unique_id} is blank.", group_id=group.unique_id)
+        >>> report = await run_audit(dc, rules=(*RULES, blank_name))
+    """
 
     def decorate(check: Check) -> Rule:
         return Rule(

@@ -36,7 +36,8 @@ from deepcall_async.errors import (
 from deepcall_async.fanout import Ok, Progress, fan_out
 from deepcall_async.models import Group, GroupAgentRelation
 from deepcall_async.pacing import Adaptive
-from deepcall_async.retry import is_retryable
+from deepcall_async.retry import is_retryable, is_unanswered
+from deepcall_async.validation import is_int
 from deepcall_async.version import __version__
 
 __all__ = ["run_audit"]
@@ -106,6 +107,11 @@ async def run_audit(
         ValueError: a rule named in ``only`` or ``ignore`` does not exist, no rule would run, or
             ``new_only`` is asked for without a baseline; or ``baseline`` or ``resume`` is the
             record of another account.
+
+    Example:
+        >>> report = await run_audit(dc, [28])
+        >>> report.complete, report.verdict
+        (True, 'The one group chosen has someone who receives calls. 2 findings: 2 low.')
     """
     base_url = base_url or dc.base_url
     rules, only, ignore, mutes = tuple(rules), tuple(only), tuple(ignore), tuple(mutes)
@@ -233,7 +239,17 @@ class _Lookups:
 
     async def list(self) -> Sequence[Group]:
         """List the account's groups, as patiently as they are looked up."""
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                return await self._listed()
+            except DeepCallError as error:
+                # A single call that goes unanswered is no outage yet, and so was not held back.
+                # After a few of them it is, and the next one waits for the service to be back.
+                if not is_unanswered(error) or time.monotonic() >= end:
+                    raise
 
+    async def _listed(self) -> Sequence[Group]:
         async def groups(_: None) -> Sequence[Group]:
             return await self._dc.groups.list()
 
@@ -331,7 +347,7 @@ def _labels_differ(relation: GroupAgentRelation) -> bool:
 def _checked(group_ids: Iterable[int]) -> tuple[int, ...]:
     found = tuple(group_ids)
     for group_id in found:
-        if isinstance(group_id, bool) or not isinstance(group_id, int):
+        if not is_int(group_id):
             raise TypeError(f"group_ids must be ints, not {type(group_id).__name__}")
     return found
 

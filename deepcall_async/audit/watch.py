@@ -181,12 +181,8 @@ def step(
     if state.blind_told:
         since = state.blind_since or now
         changes.append(SightAgain(number=next(numbers), at=now, since=since))
-    if snapshot.run.whole_account and not snapshot.cut_short:
-        for group_id in state.groups:
-            if group_id not in found and (
-                group_id not in context.known or group_id in snapshot.gone
-            ):
-                found[group_id] = GONE
+    if snapshot.run.whole_account:
+        found |= dict.fromkeys(state.groups.keys() - context.known.keys(), GONE)
     groups = dict(state.groups)
     for group_id, condition in found.items():
         before = groups.get(group_id) or GroupState(name="", told=NEW, reads="", since=now)
@@ -315,7 +311,7 @@ def _observed(
 
 
 def _agree(told: str, reads: str, limits: _Limits) -> bool:
-    """Whether the last looks in a row bear out that a group is no longer as it was told to be."""
+    """Whether the last looks in a row confirm that a group is no longer as it was told to be."""
     condition, needed = reads[-1], limits.confirm
     bear_out = {condition}
     if told in (NEW, GONE):

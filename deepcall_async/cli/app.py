@@ -6,9 +6,14 @@ A command's module is imported when the command is chosen; so what help says of 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts.completion.install import create_install_completion_command
 
 from deepcall_async.cli.exits import USAGE, UsageError, ending
 from deepcall_async.cli.parameters import DEMO_GROUPS, ENVIRONMENT
@@ -16,6 +21,8 @@ from deepcall_async.cli.terminal import drawn, emit, page, say, stdout_is_termin
 from deepcall_async.version import __version__
 
 __all__ = ["build_app", "run_command"]
+
+_Shell = Literal["zsh", "bash", "fish", "powershell"]
 
 _CODES = """\
 Exit codes:
@@ -118,7 +125,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         return _run(_with_demo_size(arguments))
     except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else USAGE  # the parser's own commands
+        return USAGE if ended.code else 0  # the parser's own commands
     except BaseException as error:
         code, text = ending(error)
         if text:
@@ -148,14 +155,30 @@ def build_app(*, plain: bool) -> App:
         # A command with commands of its own says itself what help ends with.
         more = {} if epilogue is None else {"help_epilogue": epilogue}
         app.command(f"deepcall_async.cli.{place}", name=name, help=summary, **more)
-    app.register_install_completion_command(help="Install completion for bash, zsh or fish.")
+    app.command(
+        create_install_completion_command(partial(_install_completion, app), add_to_startup=True),
+        name="--install-completion",
+        help="Install completion for your shell.",
+    )
     return app
+
+
+def _install_completion(
+    app: App, *, shell: _Shell, output: Path | None, add_to_startup: bool
+) -> Path:
+    folder = os.environ.get("XDG_CONFIG_HOME")
+    if shell == "fish" and output is None and folder:
+        # The parser always takes ~/.config, where fish then does not look.
+        output = Path(folder, "fish", "completions", f"{app.name[0]}.fish")
+    return app.install_completion(shell=shell, output=output, add_to_startup=add_to_startup)
 
 
 def _run(arguments: Sequence[str]) -> int:
     app = build_app(plain=not stdout_is_terminal())
     try:
         command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
+    except UnknownOptionError as error:
+        raise UsageError(_unknown(error)) from None
     except CycloptsError as error:
         raise UsageError(str(error)) from None
     if "console" in bound.arguments:
@@ -168,8 +191,21 @@ def _run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _unknown(error: UnknownOptionError) -> str:
+    given = error.token.keyword or error.token.value
+    name = given.partition("=")[0]
+    if name in ("--token", "--ssid", "--user-id"):
+        return (
+            f"there is no {name}, since others can read a command line: set DEEPCALL_USER_ID and"
+            " DEEPCALL_TOKEN, or DEEPCALL_SSID, or give --credentials FILE"
+        )
+    return str(error).replace(given, name)  # its value may be a secret
+
+
 def _default_text(value: object) -> str | None:
-    return None if value in (None, False, ()) else str(value)
+    if value in (None, False, ()):
+        return None
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _with_demo_size(arguments: Sequence[str]) -> list[str]:

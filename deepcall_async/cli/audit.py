@@ -15,11 +15,12 @@ from deepcall_async.cli.exits import UsageError
 from deepcall_async.cli.parameters import (
     CONNECTING,
     DEMO_GROUPS,
-    JUDGING,
+    AllowPartial,
     ConnectOptions,
-    FailOn,
+    FailOnOption,
     JudgeOptions,
     ListFormat,
+    MutesFile,
     Outputs,
     RunOptions,
     Whole,
@@ -27,16 +28,6 @@ from deepcall_async.cli.parameters import (
 )
 
 __all__ = ["audit", "diff", "list_rules", "report"]
-
-MutesFile = Annotated[
-    Path | None, Parameter(help="A TOML file of accepted findings and thresholds.", group=JUDGING)
-]
-FailOnOption = Annotated[
-    FailOn, Parameter(help="The mildest severity that makes the exit code 1.", group=JUDGING)
-]
-AllowPartial = Annotated[
-    bool, Parameter(help="An incomplete run may pass.", negative="", group=JUDGING)
-]
 
 
 def audit(
@@ -55,7 +46,10 @@ def audit(
     ] = None,
     nightly: Annotated[
         Path | None,
-        Parameter(help="A folder to keep records in: each run is compared with the last complete."),
+        Parameter(
+            help="Where to keep records: each run is compared with the last complete one.",
+            metavar="FOLDER",
+        ),
     ] = None,
     judge: JudgeOptions = JudgeOptions(),  # noqa: B008  (frozen)
     running: RunOptions = RunOptions(),  # noqa: B008  (frozen)

@@ -77,8 +77,10 @@ def audit_account(
     outputs = outputs_from(output)
     if resume is not None and not any(item.format == "jsonl" for item in outputs):
         outputs.append(Output("jsonl", resume))
-    read = {"--mutes": judge.mutes, "--baseline": judge.baseline, "--ca": connect.ca}
-    read |= {"--cert": connect.cert, "--credentials": connect.credentials}
+    target = None if sandbox is not None else target_of(connect)
+    read = {"--mutes": judge.mutes, "--baseline": judge.baseline}
+    if target is not None:
+        read |= target.files
     refuse_clashes(outputs, read)
     with ExitStack() as stack:
         night = None if nightly is None else stack.enter_context(open_nightly(nightly))
@@ -90,7 +92,7 @@ def audit_account(
         plan = _Plan(
             group_ids=group_ids or None,
             sandbox=sandbox,
-            target=None if sandbox is not None else target_of(connect),
+            target=target,
             settings=read_mutes(judge.mutes),
             baseline=_baseline(judge.baseline if night is None else night.last, running),
             resume=earlier,

@@ -34,7 +34,11 @@ _CREDENTIAL_NAMES = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """What a client is made of; ``sources`` says for each setting where it is from."""
+    """What a client is made of.
+
+    ``sources`` says for each setting where it is from, and ``files`` which files were read, by what
+    they are called in messages.
+    """
 
     base_url: str
     credentials: SessionId | UserToken
@@ -43,6 +47,7 @@ class Target(Struct, frozen=True, kw_only=True):
     timeout: float = 30.0
     max_response_mib: int = 32
     sources: dict[str, str] = {}
+    files: dict[str, Path] = {}
 
     def __repr__(self) -> str:
         # A proxy's URL may hold a password.
@@ -69,6 +74,7 @@ def target_of(given: ConnectOptions) -> Target:
         timeout=given.timeout,
         max_response_mib=given.max_response_mib,
         sources=sought.sources,
+        files=sought.files,
     )
 
 
@@ -139,6 +145,7 @@ class _Settings:
         self._where = f"profile {name} of {config_file()}"
         self._of_profile = False
         self.sources: dict[str, str] = {}
+        self.files = {"the profiles": config_file()}
 
     def credentials(self) -> options.Referenced:
         file, reference = self._given.credentials, self._profile.credentials
@@ -158,7 +165,8 @@ class _Settings:
         self.sources["credentials"] = self._where
         kind, _, name = reference.partition(":")
         if kind == "file":
-            warn_if_exposed(self._path(name))
+            self.files[f"credentials of {self._where}"] = file = self._path(name)
+            warn_if_exposed(file)
         with usage_errors(f"credentials of {self._where}"):
             return options.referenced_credentials(reference, self._folder)
 
@@ -166,7 +174,7 @@ class _Settings:
         """Choose the address; ``beside`` is the one that stands with the credentials."""
         url = self._address(beside)
         with usage_errors(self.sources["address"]):
-            return options.base_url(url, allow_http=False)
+            return options.base_url(url, allow_http=None)
 
     def proxy(self, url: str) -> str | None:
         given, found = self._given.proxy, None
@@ -203,6 +211,7 @@ class _Settings:
         if file == _STDIN:
             with usage_errors():
                 return options.credentials_in(_stdin(), "stdin")
+        self.files["--credentials"] = file
         warn_if_exposed(file)
         with usage_errors():
             return options.credentials_in(file.read_bytes(), str(file))
@@ -238,12 +247,14 @@ class _Settings:
 
     def _file(self, name: str, given: Path | None, in_profile: str | None) -> Path | None:
         if given is not None:
-            self.sources[name] = f"--{name}"
+            self.sources[name] = option = f"--{name}"
+            self.files[option] = given
             return given
         if in_profile is None:
             return None
         self.sources[name] = self._where
-        return self._path(in_profile)
+        self.files[f"{name} of {self._where}"] = file = self._path(in_profile)
+        return file
 
     def _path(self, name: str) -> Path:
         return self._folder / Path(name).expanduser()

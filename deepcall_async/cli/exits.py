@@ -5,6 +5,8 @@ Codes and exceptions only: nothing is printed here, and nothing of a command is 
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ __all__ = [
     "Stopped",
     "UsageError",
     "ending",
+    "is_closed_pipe",
+    "reason",
     "usage_errors",
 ]
 
@@ -30,9 +34,12 @@ FOUND, USAGE, INCOMPLETE, UNAUTHENTICATED, UNWRITTEN = 1, 2, 3, 4, 5
 BUG = 70  # EX_SOFTWARE of sysexits.h
 PIPE = 141  # as a shell reports SIGPIPE: 128 + 13
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
 )
-"""What ends the command in order. A terminal that goes away sends SIGHUP."""
+"""What ends the command in order. A terminal that goes away sends SIGHUP; on Windows a window that
+is closed, and Ctrl-Break, send SIGBREAK."""
 
 
 class UsageError(Exception):
@@ -68,7 +75,7 @@ def usage_errors(about: object = None) -> Iterator[None]:
         # Its own message may quote what could not be decoded.
         raise UsageError(_with_name(about, "is not UTF-8; save it as UTF-8", None)) from None
     except OSError as error:
-        raise UsageError(_with_name(about, _reason(error), error.filename)) from None
+        raise UsageError(_with_name(about, reason(error), error.filename)) from None
     except (ValueError, TypeError) as error:
         raise UsageError(_with_name(about, str(error), None)) from None
 
@@ -114,7 +121,7 @@ def ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, DeepCallError):
         return INCOMPLETE, f"{error}{notes}"
     if isinstance(error, OSError):
-        return USAGE, _with_name(None, _reason(error), error.filename) + notes
+        return USAGE, _with_name(None, reason(error), error.filename) + notes
     import traceback
 
     # The message of an unforeseen error may hold anything, secrets too: it is not shown.
@@ -123,7 +130,15 @@ def ending(error: BaseException) -> tuple[int, str]:
     return BUG, f"this is a bug: {type(error).__name__}{place}; please report it{notes}"
 
 
-def _reason(error: OSError) -> str:
+def is_closed_pipe(error: OSError) -> bool:
+    """Whether an error of a stream says that its reader has closed it."""
+    # Windows has no EPIPE for this: https://github.com/python/cpython/issues/79935
+    windows = os.name == "nt" and error.errno == errno.EINVAL
+    return windows or isinstance(error, BrokenPipeError)
+
+
+def reason(error: OSError) -> str:
+    """Say what the system says of an error, as the end of a sentence."""
     return (error.strerror or str(error)).lower()
 
 

@@ -23,7 +23,7 @@ from deepcall_async.audit import (
     read_jsonl,
     read_settings,
 )
-from deepcall_async.cli.exits import OutputError, UsageError, usage_errors
+from deepcall_async.cli.exits import OutputError, UsageError, reason, usage_errors
 from deepcall_async.record import part_of
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "read_unfinished",
     "refuse_clashes",
     "replace_file",
+    "replace_report",
 ]
 
 STDOUT = Path("-")
@@ -50,8 +51,8 @@ class Output(NamedTuple):
 
 
 def outputs_from(items: Iterable[str]) -> list[Output]:
-    """Read what was given to ``-o``, each FORMAT:FILE."""
-    return [_output(item) for item in items]
+    """Read what was given to ``-o``, each FORMAT:FILE; without any it is a table on stdout."""
+    return [_output(item) for item in items] or [Output("table", STDOUT)]
 
 
 def refuse_clashes(outputs: Iterable[Output], read: Mapping[str, Path | None]) -> None:
@@ -115,7 +116,32 @@ def replace_file(file: Path, content: bytes) -> None:
         else:
             _replace(file.resolve(), content)
     except OSError as error:
-        raise OutputError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise OutputError(f"{file}: {reason(error)}") from None
+
+
+def replace_report(file: Path, content: bytes) -> None:
+    """Write a report; where that fails, no earlier one is left in its place to pass for it.
+
+    Raises:
+        OutputError: it could not be written; an earlier one is in ``FILE.old``.
+    """
+    try:
+        replace_file(file, content)
+    except OutputError as error:
+        raise OutputError(f"{error}{_set_aside(file)}") from None
+
+
+def _set_aside(file: Path) -> str:
+    """Move an earlier report away, which takes no room, and say where it is."""
+    if is_written_directly(file) or not file.exists():
+        return ""
+    real = file.resolve()
+    old = real.with_name(real.name + ".old")
+    try:
+        real.replace(old)
+    except OSError:
+        return "; what stands there is of an earlier run"
+    return f"; that of an earlier run is now {old}"
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -13,7 +13,6 @@ from cyclopts import App, Parameter
 
 from deepcall_async.cli.exits import UsageError
 from deepcall_async.cli.fleet_options import FleetConnect, FleetJudge, FleetOutputs, FleetRun
-from deepcall_async.cli.parameters import in_range
 
 __all__ = ["app", "audit", "report"]
 
@@ -36,7 +35,10 @@ def audit(
     accounts: Annotated[Path, Parameter(help="A TOML file of [[account]] tables.")],
     *,
     folder: Annotated[
-        Path, Parameter(help="Where records are kept; the same command goes on from there.")
+        Path,
+        Parameter(
+            help="Where records are kept; the same command goes on from there.", metavar="FOLDER"
+        ),
     ],
     output: FleetOutputs = (),
     judge: FleetJudge = FleetJudge(),  # noqa: B008  (frozen)
@@ -48,14 +50,6 @@ def audit(
     An account is {name, credentials, base_url, per_second, proxy}; the last three are optional, and
     credentials is a reference: env:ACME, file:acme.env or keyring:SERVICE/USER_ID.
     """
-    in_range("--at-once", running.at_once, 1, 10_000)
-    in_range("--processes", running.processes, 1, 1000)
-    in_range("--concurrency", running.concurrency, 1, 1000)
-    in_range("--rate", running.rate, 0.001, 1_000_000)
-    in_range("--timeout", connect.timeout, 0.001, 86_400)
-    in_range("--patience", running.patience, 0, 86_400)
-    in_range("--max-failures", running.max_failures, 0, 10**9)
-    in_range("--max-response-mib", connect.max_response_mib, 1, 4096)
     ways = {"--processes": running.processes, "--shard": running.shard, "--dask": running.dask}
     given = [option for option, value in ways.items() if value is not None]
     if len(given) > 1:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from deepcall_async.cli.parameters import CONNECTING, JUDGING, RUNNING, FailOn, Whole
-from deepcall_async.cli.terminal import ProgressStyle
+from deepcall_async.cli.parameters import (
+    CONNECTING,
+    JUDGING,
+    RUNNING,
+    CaFile,
+    CertFile,
+    FailOnOption,
+    Ignore,
+    MaxResponse,
+    MutesFile,
+    Number,
+    Patience,
+    Progress,
+    Quiet,
+    Rules,
+    Timeout,
+    Whole,
+    check_pace,
+    in_range,
+)
 
 __all__ = ["FleetConnect", "FleetJudge", "FleetOutputs", "FleetRun"]
 
@@ -18,8 +35,9 @@ FleetOutputs = Annotated[
     Parameter(
         name=["--output", "-o"],
         negative="",
-        help="FORMAT:FILE, repeatable; - is stdout. Formats: table, json, csv, md, html. With html"
-        " each account gets a page of its own, in its folder.",
+        metavar="FORMAT:FILE",
+        help="Repeatable; - is stdout. Formats: table, json, csv, md, html. With html each account"
+        " gets a page of its own, in its folder.",
     ),
 ]
 
@@ -31,18 +49,18 @@ class FleetConnect:
 
     base_url: Annotated[
         str | None,
-        Parameter(help="The address of accounts that have none [env: DEEPCALL_BASE_URL]."),
+        Parameter(
+            help="The address of accounts that have none [env: DEEPCALL_BASE_URL].", metavar="URL"
+        ),
     ] = None
-    ca: Annotated[
-        Path | None, Parameter(help="PEM certificates to trust besides the system's.")
-    ] = None
-    cert: Annotated[
-        Path | None, Parameter(help="A client certificate and its key, in one PEM file.")
-    ] = None
-    timeout: Annotated[float, Parameter(help="Seconds for one attempt.")] = 30.0
-    max_response_mib: Annotated[
-        Whole, Parameter(help="The largest reply that is taken, in MiB.")
-    ] = 32
+    ca: CaFile = None
+    cert: CertFile = None
+    timeout: Timeout = 30.0
+    max_response_mib: MaxResponse = 32
+
+    def __post_init__(self) -> None:
+        in_range("--timeout", self.timeout, 0.001, 86_400)
+        in_range("--max-response-mib", self.max_response_mib, 1, 4096)
 
 
 @Parameter(name="*", group=JUDGING)
@@ -50,16 +68,10 @@ class FleetConnect:
 class FleetJudge:
     """Which findings count, and which make the exit code 1."""
 
-    rules: Annotated[
-        tuple[str, ...], Parameter(help="Only these rules, by id or name.", negative="")
-    ] = ()
-    ignore: Annotated[tuple[str, ...], Parameter(help="All rules but these.", negative="")] = ()
-    mutes: Annotated[
-        Path | None, Parameter(help="A TOML file of accepted findings and thresholds.")
-    ] = None
-    fail_on: Annotated[
-        FailOn, Parameter(help="The mildest severity that makes the exit code 1.")
-    ] = "high"
+    rules: Rules = ()
+    ignore: Ignore = ()
+    mutes: MutesFile = None
+    fail_on: FailOnOption = "high"
     allow_partial: Annotated[
         bool, Parameter(help="Accounts that were not read whole may pass.", negative="")
     ] = False
@@ -76,11 +88,16 @@ class FleetRun:
     ] = None
     shard: Annotated[
         str | None,
-        Parameter(help="I/N: audit every N-th account, I from 0 to N-1, and make no report."),
+        Parameter(
+            help="Audit every N-th account, I from 0 to N-1, and make no report.", metavar="I/N"
+        ),
     ] = None
     dask: Annotated[
         str | None,
-        Parameter(help="Audit on the workers of a Dask cluster, by its address, or local."),
+        Parameter(
+            help="Audit on the workers of a Dask cluster, by its address, or local.",
+            metavar="ADDRESS",
+        ),
     ] = None
     again: Annotated[
         bool,
@@ -94,16 +111,18 @@ class FleetRun:
         Whole | None, Parameter(help="Lookups in flight in one account; otherwise it adapts.")
     ] = None
     rate: Annotated[
-        float | None, Parameter(help="Requests a second for an account that does not say its own.")
+        Number | None,
+        Parameter(help="Requests a second for an account that does not say its own."),
     ] = None
-    patience: Annotated[
-        float,
-        Parameter(help="Seconds to wait for a service that cannot be reached or refuses all."),
-    ] = 300.0
+    patience: Patience = 300.0
     max_failures: Annotated[
         Whole | None, Parameter(help="End an account's audit after more failed lookups than this.")
     ] = None
-    progress: Annotated[ProgressStyle, Parameter(help="How to show progress, on stderr.")] = "auto"
-    quiet: Annotated[
-        bool, Parameter(name=["--quiet", "-q"], help="Only errors on stderr.", negative="")
-    ] = False
+    progress: Progress = "auto"
+    quiet: Quiet = False
+
+    def __post_init__(self) -> None:
+        in_range("--at-once", self.at_once, 1, 10_000)
+        in_range("--processes", self.processes, 1, 1000)
+        check_pace(self.concurrency, self.rate, self.patience)
+        in_range("--max-failures", self.max_failures, 0, 10**9)

@@ -53,7 +53,9 @@ ResultFormat = Annotated[
 @app.command(name="list")
 def list_groups(
     *,
-    name: Annotated[str | None, Parameter(help="Only groups with this in their names.")] = None,
+    name: Annotated[
+        str | None, Parameter(help="Only groups with this in their names.", metavar="TEXT")
+    ] = None,
     output: ListFormat = "table",
     connect: ConnectOptions = ConnectOptions(),  # noqa: B008  (frozen)
 ) -> None:
@@ -134,7 +136,9 @@ def add_group(
 def update_group(
     group_id: Whole,
     *,
-    name: Annotated[str, Parameter(help="Its name from now on; the service requires one.")],
+    name: Annotated[
+        str, Parameter(help="Its name from now on; the service requires one.", metavar="NAME")
+    ],
     status: Annotated[Whole | None, Parameter(help="1 for active, 0 for inactive.")] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -198,7 +202,8 @@ def assign_agents(
     group_id: Whole,
     *agent_ids: Whole,
     receive: Annotated[
-        tuple[str, ...], Parameter(help="Those of them whom calls ring: ID,...", negative="")
+        tuple[str, ...],
+        Parameter(help="Those of them whom calls ring.", negative="", metavar="ID,..."),
     ] = (),
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -209,6 +214,9 @@ def assign_agents(
 
     Whether they replace the group's members or are added to them is not documented.
     """
+    if not agent_ids:
+        # An empty variable of a script, which would perhaps empty the group.
+        raise UsageError("name the agents to assign, by their ids")
     receivers = _receivers(receive, agent_ids)
 
     async def work(client: DeepCall) -> str | None:

@@ -1,19 +1,22 @@
-"""Running a command's coroutine: on uvloop where it is installed, ended in order by a signal."""
+"""Running a command's coroutine, on uvloop where it is installed, and ending it in order.
+
+What would block the loop for long runs in a thread that does not hold up the end.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from importlib.util import find_spec
 from types import FrameType
 from typing import Any, TypeVar
 
 from deepcall_async.cli.exits import SIGNALS, Stopped
 
-__all__ = ["run_async"]
+__all__ = ["in_daemon_thread", "run_async"]
 
 T = TypeVar("T")
 
@@ -37,7 +40,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         def stop(signum: int, _: FrameType | None) -> None:
             if received:
                 signal.signal(signum, signal.SIG_DFL)
-                os.kill(os.getpid(), signum)
+                signal.raise_signal(signum)
             received.append(signum)
             loop.call_soon_threadsafe(task.cancel)
 
@@ -56,6 +59,31 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Run what may block for long, and give its result.
+
+    When it is cancelled, or the process ends, nobody waits for the thread: an executor's threads
+    are waited for, and one that hangs keeps the process alive.
+
+    Args:
+        work: what to run; it must hold no lock that the end of the interpreter needs.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        if not outcome.set_running_or_notify_cancel():
+            return
+        try:
+            result = work()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=run, name="deepcall-work", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from deepcall_async.cli.exits import OutputError, UsageError, usage_errors
+from deepcall_async.cli.exits import OutputError, UsageError, reason, usage_errors
 
 __all__ = ["Nightly", "open_nightly"]
 
@@ -50,7 +50,7 @@ class Nightly(NamedTuple):
         except OSError as error:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
-            raise OutputError(f"{self.last}: {(error.strerror or str(error)).lower()}") from None
+            raise OutputError(f"{self.last}: {reason(error)}") from None
 
 
 @contextmanager

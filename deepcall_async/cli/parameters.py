@@ -16,15 +16,36 @@ from deepcall_async.cli.exits import UsageError
 from deepcall_async.cli.terminal import ProgressStyle
 
 __all__ = [
+    "CONNECTING",
     "DEMO_GROUPS",
     "ENVIRONMENT",
+    "JUDGING",
+    "RUNNING",
+    "AllowPartial",
+    "CaFile",
+    "CertFile",
+    "Concurrency",
     "ConnectOptions",
     "FailOn",
+    "FailOnOption",
+    "Ignore",
     "JudgeOptions",
     "ListFormat",
+    "MaxResponse",
+    "MutesFile",
+    "Number",
     "Outputs",
+    "Patience",
+    "Progress",
+    "Quiet",
+    "Rate",
+    "Rules",
     "RunOptions",
+    "Seconds",
+    "Timeout",
+    "Verbose",
     "Whole",
+    "check_pace",
     "in_range",
     "split",
 ]
@@ -55,22 +76,67 @@ def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
-Whole = Annotated[int, Parameter(converter=_whole_number)]
+Whole = Annotated[int, Parameter(converter=_whole_number, metavar="N")]
 """A whole number, and nothing that could be rounded to one."""
+Number = Annotated[float, Parameter(metavar="N")]
+Seconds = Annotated[float, Parameter(metavar="SECONDS")]
 
 Outputs = Annotated[
     tuple[str, ...],
     Parameter(
         name=["--output", "-o"],
         negative="",
-        help="FORMAT:FILE, repeatable; - is stdout. Formats: table, json, jsonl, csv, csv-excel,"
-        " md, html, junit, sarif, github.",
+        metavar="FORMAT:FILE",
+        help="Repeatable; - is stdout. Formats: table, json, jsonl, csv, csv-excel, md, html,"
+        " junit, sarif, github.",
     ),
 ]
 
 CONNECTING = Group("Connecting", sort_key=20)
 JUDGING = Group("What counts", sort_key=10)
 RUNNING = Group("Running", sort_key=15)
+
+CaFile = Annotated[Path | None, Parameter(help="PEM certificates to trust besides the system's.")]
+CertFile = Annotated[
+    Path | None, Parameter(help="A client certificate and its key, in one PEM file.")
+]
+Timeout = Annotated[Seconds, Parameter(help="The most that one attempt may take.")]
+MaxResponse = Annotated[Whole, Parameter(help="The largest reply that is taken, in MiB.")]
+
+Rules = Annotated[
+    tuple[str, ...],
+    Parameter(help="Only these rules, by id or name.", negative="", metavar="RULE,..."),
+]
+Ignore = Annotated[
+    tuple[str, ...], Parameter(help="All rules but these.", negative="", metavar="RULE,...")
+]
+MutesFile = Annotated[
+    Path | None,
+    Parameter(help="A TOML file of accepted findings and thresholds.", group=JUDGING),
+]
+FailOnOption = Annotated[
+    FailOn,
+    Parameter(help="The mildest severity that makes the exit code 1.", group=JUDGING),
+]
+AllowPartial = Annotated[
+    bool, Parameter(help="An incomplete run may pass.", negative="", group=JUDGING)
+]
+
+Concurrency = Annotated[
+    Whole | None,
+    Parameter(help="Lookups in flight at once, at most 1,000; otherwise it adapts."),
+]
+Rate = Annotated[Number | None, Parameter(help="Requests a second at most.")]
+Patience = Annotated[
+    Seconds, Parameter(help="How long to wait for a service that cannot be reached or refuses all.")
+]
+Progress = Annotated[ProgressStyle, Parameter(help="How to show progress, on stderr.")]
+Verbose = Annotated[
+    bool, Parameter(name=["--verbose", "-v"], help="Tell of each request.", negative="")
+]
+Quiet = Annotated[
+    bool, Parameter(name=["--quiet", "-q"], help="Only errors on stderr.", negative="")
+]
 
 
 @Parameter(name="*", group=CONNECTING)
@@ -79,7 +145,8 @@ class ConnectOptions:
     """Which service, as whom, and by which way."""
 
     base_url: Annotated[
-        str | None, Parameter(help="The service's address [env: DEEPCALL_BASE_URL].")
+        str | None,
+        Parameter(help="The service's address [env: DEEPCALL_BASE_URL].", metavar="URL"),
     ] = None
     credentials: Annotated[
         Path | None,
@@ -91,21 +158,16 @@ class ConnectOptions:
         ),
     ] = None
     profile: Annotated[
-        str | None, Parameter(help="A [profile.NAME] of config.toml; otherwise its 'default'.")
+        str | None,
+        Parameter(help="A [profile.NAME] of config.toml; otherwise its 'default'.", metavar="NAME"),
     ] = None
     proxy: Annotated[
-        str | None, Parameter(help="An HTTP proxy's URL [env: HTTPS_PROXY, NO_PROXY].")
+        str | None, Parameter(help="An HTTP proxy [env: HTTPS_PROXY, NO_PROXY].", metavar="URL")
     ] = None
-    ca: Annotated[
-        Path | None, Parameter(help="PEM certificates to trust besides the system's.")
-    ] = None
-    cert: Annotated[
-        Path | None, Parameter(help="A client certificate and its key, in one PEM file.")
-    ] = None
-    timeout: Annotated[float, Parameter(help="Seconds for one attempt.")] = 30.0
-    max_response_mib: Annotated[
-        Whole, Parameter(help="The largest reply that is taken, in MiB.")
-    ] = 32
+    ca: CaFile = None
+    cert: CertFile = None
+    timeout: Timeout = 30.0
+    max_response_mib: MaxResponse = 32
 
     def __post_init__(self) -> None:
         in_range("--timeout", self.timeout, 0.001, 86_400)
@@ -117,54 +179,34 @@ class ConnectOptions:
 class JudgeOptions:
     """Which findings are reported, and which make the exit code 1."""
 
-    rules: Annotated[
-        tuple[str, ...], Parameter(help="Only these rules, by id or name.", negative="")
-    ] = ()
-    ignore: Annotated[tuple[str, ...], Parameter(help="All rules but these.", negative="")] = ()
-    mutes: Annotated[
-        Path | None, Parameter(help="A TOML file of accepted findings and thresholds.")
-    ] = None
-    fail_on: Annotated[
-        FailOn, Parameter(help="The mildest severity that makes the exit code 1.")
-    ] = "high"
+    rules: Rules = ()
+    ignore: Ignore = ()
+    mutes: MutesFile = None
+    fail_on: FailOnOption = "high"
     baseline: Annotated[Path | None, Parameter(help="An earlier run's JSONL to compare with.")] = (
         None
     )
     new_only: Annotated[bool, Parameter(help="Only what the baseline lacks.", negative="")] = False
-    allow_partial: Annotated[bool, Parameter(help="An incomplete run may pass.", negative="")] = (
-        False
-    )
+    allow_partial: AllowPartial = False
 
 
 @Parameter(name="*", group=RUNNING)
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How fast to ask, how long to bear trouble, and what to tell meanwhile."""
+    """How fast to ask, how long to wait for a service in trouble, and what to show meanwhile."""
 
-    concurrency: Annotated[
-        Whole | None,
-        Parameter(help="Lookups in flight at once, at most 1,000; otherwise it adapts."),
-    ] = None
-    rate: Annotated[float | None, Parameter(help="Requests a second at most.")] = None
-    patience: Annotated[
-        float,
-        Parameter(help="Seconds to wait for a service that cannot be reached or refuses all."),
-    ] = 300.0
+    concurrency: Concurrency = None
+    rate: Rate = None
+    patience: Patience = 300.0
     max_failures: Annotated[
         Whole | None, Parameter(help="End the run after more failed lookups than this.")
     ] = None
-    progress: Annotated[ProgressStyle, Parameter(help="How to show progress, on stderr.")] = "auto"
-    verbose: Annotated[
-        bool, Parameter(name=["--verbose", "-v"], help="Tell of each request.", negative="")
-    ] = False
-    quiet: Annotated[
-        bool, Parameter(name=["--quiet", "-q"], help="Only errors on stderr.", negative="")
-    ] = False
+    progress: Progress = "auto"
+    verbose: Verbose = False
+    quiet: Quiet = False
 
     def __post_init__(self) -> None:
-        in_range("--concurrency", self.concurrency, 1, 1000)
-        in_range("--rate", self.rate, 0.001, 1_000_000)
-        in_range("--patience", self.patience, 0, 86_400)
+        check_pace(self.concurrency, self.rate, self.patience)
         in_range("--max-failures", self.max_failures, 0, 10**9)
 
 
@@ -184,3 +226,10 @@ def in_range(option: str, value: float | None, low: float, high: float) -> None:
     """
     if value is not None and not low <= value <= high:
         raise UsageError(f"{option} must be from {low:,.10g} to {high:,.10g}, not {value:,.10g}")
+
+
+def check_pace(concurrency: int | None, rate: float | None, patience: float) -> None:
+    """Refuse options of how fast to ask that are out of range."""
+    in_range("--concurrency", concurrency, 1, 1000)
+    in_range("--rate", rate, 0.001, 1_000_000)
+    in_range("--patience", patience, 0, 86_400)

@@ -14,7 +14,15 @@ from io import TextIOWrapper
 from types import FrameType
 
 from deepcall_async.cli import run
-from deepcall_async.cli.exits import FOUND, PIPE, SIGNALS, UNWRITTEN, Stopped
+from deepcall_async.cli.exits import (
+    FOUND,
+    PIPE,
+    SIGNALS,
+    UNWRITTEN,
+    Stopped,
+    is_closed_pipe,
+    reason,
+)
 
 __all__ = ["main"]
 
@@ -79,12 +87,12 @@ def _flush(code: int) -> int:
     """Write out what is buffered, so that a failure to do so is known by the exit code."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = PIPE
     except OSError as error:
-        if code != UNWRITTEN:
-            _complain(f"stdout: {(error.strerror or str(error)).lower()}")
-        code = UNWRITTEN if code in (0, FOUND) else code
+        if is_closed_pipe(error):
+            code = PIPE
+        elif code != UNWRITTEN:
+            _complain(f"stdout: {reason(error)}")
+            code = UNWRITTEN if code in (0, FOUND) else code
     with suppress(OSError):
         sys.stderr.flush()
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deepcall_async.audit import Report, render, table_rows
-from deepcall_async.cli.exits import FOUND, UNWRITTEN, OutputError, PipeClosed
-from deepcall_async.cli.files import STDOUT, Output, replace_file
+from deepcall_async.cli.exits import FOUND, UNWRITTEN, OutputError, PipeClosed, reason
+from deepcall_async.cli.files import STDOUT, Output, replace_report
 from deepcall_async.cli.parameters import FailOn
 from deepcall_async.cli.terminal import emit, say, show_table, stdout_is_terminal
 
@@ -32,7 +32,7 @@ def publish(
 
     Args:
         report: the report.
-        outputs: where to; nowhere is the table on stdout.
+        outputs: where to.
         code: the exit code so far.
         fail_on: the lowest severity that fails.
         failed: outputs that could not be written before.
@@ -63,7 +63,7 @@ def write_all(
     quiet: bool,
     failed: Sequence[OutputError],
 ) -> int:
-    """Write every output, whatever becomes of the others; a table to stdout when there is none.
+    """Write every output, whatever becomes of the others.
 
     Args:
         outputs: what was asked for.
@@ -81,14 +81,14 @@ def write_all(
     """
     failures = list(failed)
     closed: PipeClosed | None = None
-    for output in outputs or (Output("table", STDOUT),):
+    for output in outputs:
         try:
             write(output)
         except OutputError as error:
             failures.append(error)
         except PipeClosed as error:
             closed = error
-    if outputs and not quiet and not any(output.path == STDOUT for output in outputs):
+    if not quiet and not any(output.path == STDOUT for output in outputs):
         say(verdict)
     for failure in failures:
         say(f"deepcall: {failure}")
@@ -105,7 +105,7 @@ def _write(report: Report, output: Output, fail_on: FailOn) -> None:
     if output.path == STDOUT:
         emit(content)
     else:
-        replace_file(output.path, content)
+        replace_report(output.path, content)
     if output.format == "github":
         _summarize(report)
 
@@ -119,7 +119,7 @@ def _summarize(report: Report) -> None:
         with Path(summary).open("ab") as file:
             file.write(render(report, "md"))
     except OSError as error:
-        raise OutputError(f"{summary}: {(error.strerror or str(error)).lower()}") from None
+        raise OutputError(f"{summary}: {reason(error)}") from None
 
 
 def _show(report: Report) -> None:

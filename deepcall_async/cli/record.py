@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepcall_async.audit import Snapshot
-from deepcall_async.cli.exits import OutputError
+from deepcall_async.cli.exits import OutputError, reason
 from deepcall_async.cli.files import STDOUT, is_written_directly
 from deepcall_async.cli.terminal import emit
 from deepcall_async.record import RecordFile
@@ -42,7 +42,10 @@ class Record:
         if self.error is not None:
             return
         if self._file is None:
-            emit(line)
+            try:
+                emit(line)
+            except OutputError as error:
+                self.error = error
             return
         try:
             self._file.write(line)
@@ -64,6 +67,6 @@ class Record:
             self._file.abandon()
 
     def _fail(self, error: OSError) -> None:
-        said = (error.strerror or str(error)).lower()
+        said = reason(error)
         self.error = OutputError(f"{self.path}: {said}; the record is not whole")
         self.abandon()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 from deepcall_async.cli.exits import Stopped, UsageError, usage_errors
-from deepcall_async.cli.parameters import DEMO_GROUPS, Whole, in_range, split
+from deepcall_async.cli.parameters import DEMO_GROUPS, Number, Seconds, Whole, in_range, split
 from deepcall_async.cli.terminal import emit, say
 
 if TYPE_CHECKING:
@@ -39,21 +39,23 @@ def serve_sandbox(
         Parameter(help="Serve HTTPS, and write the certificate to trust (--ca) to this file."),
     ] = None,
     latency: Annotated[
-        float, Parameter(help="Seconds from acting to answering.", group=FAULTS)
+        Seconds, Parameter(help="Time from acting to answering.", group=FAULTS)
     ] = 0.0,
     error_rate: Annotated[
         tuple[str, ...],
         Parameter(
-            help="CODE=PROBABILITY of an error, a DeepCall code or an HTTP status; repeatable.",
+            help="An error, by its DeepCall code or HTTP status; repeatable.",
             negative="",
+            metavar="CODE=PROBABILITY",
             group=FAULTS,
         ),
     ] = (),
     drop_rate: Annotated[
-        float, Parameter(help="Probability of a lost answer.", group=FAULTS)
+        float,
+        Parameter(help="That an answer is lost.", metavar="PROBABILITY", group=FAULTS),
     ] = 0.0,
     rate_limit: Annotated[
-        float | None, Parameter(help="Requests a second; beyond it HTTP 429.", group=FAULTS)
+        Number | None, Parameter(help="Requests a second; beyond it HTTP 429.", group=FAULTS)
     ] = None,
     retry_after: Annotated[
         bool, Parameter(help="Whether that 429 says how long to wait.", group=FAULTS)

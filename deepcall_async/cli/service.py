@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deepcall_async.cli.exits import INCOMPLETE, UNAUTHENTICATED, USAGE, UsageError
+from deepcall_async.cli.exits import INCOMPLETE, UNAUTHENTICATED, USAGE, UsageError, reason
 from deepcall_async.cli.parameters import ConnectOptions
 from deepcall_async.cli.terminal import emit
 from deepcall_async.redaction import printable
@@ -75,7 +75,8 @@ async def _check(target: Target) -> int:
             _line("FAIL", "permission", f"{error}; ask for AGENT_TO_AGENT_CALL")
             return INCOMPLETE
         except DeepCallError as error:
-            _line("FAIL", "service", f"{error}; {_advice(error, target)}")
+            what, advice = _trouble(error, target)
+            _line("FAIL", what, f"{error}; {advice}")
             return INCOMPLETE
     return 0
 
@@ -111,7 +112,7 @@ async def _reachable(target: Target) -> bool:
         _line("FAIL", "connection", f"{host}:{port} did not answer in {target.timeout:g} s")
         return False
     except OSError as error:
-        said = f"{host}:{port}: {(error.strerror or str(error)).lower()}"
+        said = f"{host}:{port}: {reason(error)}"
         _line("FAIL", "connection", f"{said}; check the address, the port and the firewall")
         return False
     if secure:
@@ -219,10 +220,18 @@ def _type(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def _advice(error: Exception, target: Target) -> str:
+def _trouble(error: Exception, target: Target) -> tuple[str, str]:
+    """Say what an error is about, and what to do."""
+    from deepcall_async.errors import ConnectFailed
+
+    if isinstance(error, ConnectFailed):
+        if error.untrusted:
+            return "TLS", "give --ca FILE if its authority is a private one"
+        if target.proxy is not None:
+            return "proxy", f"check the proxy from {target.sources['proxy']}"
     if getattr(error, "http_status", None) is not None:
-        return f"is {target.base_url} the service's address?"
-    return "try again later, or with a longer --timeout"
+        return "service", f"is {target.base_url} the service's address?"
+    return "service", "try again later, or with a longer --timeout"
 
 
 def _host(url: str) -> str:

@@ -14,7 +14,8 @@ from typing import BinaryIO, Self
 
 from deepcall_async.audit import Settings, Snapshot, audit, read_jsonl, render
 from deepcall_async.cli.exits import OutputError
-from deepcall_async.cli.files import Output, is_written_directly, replace_file
+from deepcall_async.cli.files import Output, is_written_directly, replace_report
+from deepcall_async.cli.terminal import say
 
 __all__ = ["StaleReports"]
 
@@ -55,7 +56,8 @@ class StaleReports:
                 self._close()
         if not self._begun:
             self._begun = True
-            self.mark()  # what cannot be written now is told when the run is over
+            for failure in self.mark():
+                say(f"deepcall: {failure}")
 
     def mark(self) -> list[OutputError]:
         """Let each of them tell what was read so far, and that this is not all.
@@ -70,7 +72,7 @@ class StaleReports:
         failed = []
         for output in self._outputs:
             try:
-                replace_file(output.path, render(report, output.format))
+                replace_report(output.path, render(report, output.format))
             except OutputError as error:
                 failed.append(error)
         return failed

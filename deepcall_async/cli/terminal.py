@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
-from deepcall_async.cli.exits import OutputError, PipeClosed
+from deepcall_async.cli.exits import OutputError, PipeClosed, is_closed_pipe, reason
 from deepcall_async.redaction import printable
 
 if TYPE_CHECKING:
@@ -77,10 +77,10 @@ def emit(content: bytes | str) -> None:
             text = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else None
             buffer.write(content if text is None else text)
             buffer.flush()
-    except BrokenPipeError:
-        raise PipeClosed from None
     except OSError as error:
-        raise OutputError(f"stdout: {(error.strerror or str(error)).lower()}") from None
+        if is_closed_pipe(error):
+            raise PipeClosed from None
+        raise OutputError(f"stdout: {reason(error)}") from None
 
 
 def page() -> Console:

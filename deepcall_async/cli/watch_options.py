@@ -13,15 +13,25 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter, Token
 
-from deepcall_async.cli.parameters import RUNNING, Whole
+from deepcall_async.cli.parameters import (
+    RUNNING,
+    Concurrency,
+    Quiet,
+    Rate,
+    Seconds,
+    Verbose,
+    Whole,
+    check_pace,
+    in_range,
+)
 
-__all__ = ["DAY", "TellOptions", "WatchOptions"]
+__all__ = ["TellOptions", "WatchOptions"]
 
 LOOKING = Group("Looking", sort_key=5)
 TELLING = Group("Telling", sort_key=10)
 
-DAY = 86_400
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": DAY}
+_DAY = 86_400
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": _DAY}
 
 
 def _duration(_: Any, tokens: Sequence[Token]) -> float:
@@ -37,7 +47,7 @@ def _shown(seconds: Any) -> str:
     return f"{seconds / _UNITS[unit]:g}{unit}"
 
 
-Duration = Annotated[float, Parameter(converter=_duration, show_default=_shown)]
+Duration = Annotated[float, Parameter(converter=_duration, show_default=_shown, metavar="DURATION")]
 """A time with its unit, in seconds."""
 
 
@@ -59,31 +69,20 @@ class WatchOptions:
     cooldown: Annotated[
         Duration, Parameter(help="Time between two messages about one group.", group=LOOKING)
     ] = 3600.0
-    concurrency: Annotated[
-        Whole | None,
-        Parameter(
-            help="Lookups in flight at once, at most 1,000; otherwise it adapts.", group=RUNNING
-        ),
-    ] = None
-    rate: Annotated[float | None, Parameter(help="Requests a second at most.", group=RUNNING)] = (
-        None
-    )
+    concurrency: Annotated[Concurrency, Parameter(group=RUNNING)] = None
+    rate: Annotated[Rate, Parameter(group=RUNNING)] = None
     patience: Annotated[
-        float,
-        Parameter(help="Seconds for which a look waits for the service.", group=RUNNING),
+        Seconds, Parameter(help="How long a look waits for the service.", group=RUNNING)
     ] = 60.0
-    verbose: Annotated[
-        bool,
-        Parameter(
-            name=["--verbose", "-v"], help="Tell of each request.", negative="", group=RUNNING
-        ),
-    ] = False
-    quiet: Annotated[
-        bool,
-        Parameter(
-            name=["--quiet", "-q"], help="Only errors on stderr.", negative="", group=RUNNING
-        ),
-    ] = False
+    verbose: Annotated[Verbose, Parameter(group=RUNNING)] = False
+    quiet: Annotated[Quiet, Parameter(group=RUNNING)] = False
+
+    def __post_init__(self) -> None:
+        in_range("--every", self.every, 1, 7 * _DAY)
+        in_range("--confirm", self.confirm, 1, 100)
+        in_range("--clear", self.clear, 1, 100)
+        in_range("--cooldown", self.cooldown, 0, 365 * _DAY)
+        check_pace(self.concurrency, self.rate, self.patience)
 
 
 @Parameter(name="*", group=TELLING)
@@ -101,13 +100,19 @@ class TellOptions:
     listen: Annotated[
         str | None,
         Parameter(
-            help="HOST:PORT to serve a page, /metrics for Prometheus and /healthz at, such as"
-            " 127.0.0.1:9109."
+            help="Where to serve a page, /metrics for Prometheus and /healthz, such as"
+            " 127.0.0.1:9109.",
+            metavar="HOST:PORT",
         ),
     ] = None
     allow_remote: Annotated[
         bool, Parameter(help="--listen may name an address that others can reach.", negative="")
     ] = False
     heartbeat: Annotated[
-        str | None, Parameter(help="A URL to call after each look that saw the account.")
+        str | None,
+        Parameter(
+            help="What to call after each look that saw the account: a URL, or file:PATH of a file"
+            " that holds it.",
+            metavar="URL",
+        ),
     ] = None

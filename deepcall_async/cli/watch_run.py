@@ -25,6 +25,8 @@ from deepcall_async.cli.watch_notify import (
     Channel,
     channels_in,
     deliver,
+    heartbeat_file,
+    heartbeat_url,
     send_heartbeats,
     stdout_channel,
 )
@@ -46,8 +48,7 @@ def watch_account(
     if telling.notify is not None:
         host = urlsplit(target.base_url).hostname
         channels += channels_in(telling.notify, f"DeepCall at {host}")
-    if telling.heartbeat is not None:
-        _check_heartbeat(telling.heartbeat)
+    heartbeat = None if telling.heartbeat is None else heartbeat_url(telling.heartbeat)
     if telling.listen is None:
         if telling.allow_remote:
             raise UsageError("--allow-remote is about --listen: give both")
@@ -60,7 +61,7 @@ def watch_account(
         log_to_stderr(verbose=looking.verbose, quiet=looking.quiet, patience=looking.patience),
         suppress(Stopped),
     ):
-        run_async(_work(state, target, channels, looking, telling))
+        run_async(_work(state, target, channels, heartbeat, looking, telling))
     return 0
 
 
@@ -68,6 +69,7 @@ async def _work(
     state: Path,
     target: Target,
     channels: list[Channel],
+    heartbeat: str | None,
     looking: WatchOptions,
     telling: TellOptions,
 ) -> None:
@@ -112,8 +114,8 @@ async def _work(
         work = [
             deliver(watched.follow(channel.key), channel, failures, pick) for channel in channels
         ]
-        if telling.heartbeat is not None:
-            work.append(send_heartbeats(watched, telling.heartbeat))
+        if heartbeat is not None:
+            work.append(send_heartbeats(watched, heartbeat))
         await _all(work)
 
 
@@ -132,6 +134,7 @@ def _refuse_clashes(state: Path, telling: TellOptions, connect: ConnectOptions) 
     """Refuse a state file that is read as something else: it would be taken for a damaged one."""
     read = {
         "--notify": telling.notify,
+        "--heartbeat": None if telling.heartbeat is None else heartbeat_file(telling.heartbeat),
         "--credentials": connect.credentials,
         "--ca": connect.ca,
         "--cert": connect.cert,
@@ -139,11 +142,3 @@ def _refuse_clashes(state: Path, telling: TellOptions, connect: ConnectOptions) 
     for option, path in read.items():
         if path is not None and path.resolve() == state.resolve():
             raise UsageError(f"--state {state} is the file of {option}; name another")
-
-
-def _check_heartbeat(url: str) -> None:
-    parts = None
-    with suppress(ValueError):
-        parts = urlsplit(url)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError("--heartbeat must be a URL, such as https://hc.example/ping/ID")

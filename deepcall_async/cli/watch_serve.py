@@ -10,12 +10,13 @@ import hashlib
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -87,7 +88,7 @@ async def serve(
     """
     host, port = address_of(listen, allow_remote=allow_remote)
     pages = _Pages(watch, failures, account)
-    app = web.Application()
+    app = web.Application(middlewares=[] if allow_remote else [_only_by_local_names])
     app.add_routes(
         [
             web.get("/", pages.page),
@@ -105,6 +106,25 @@ async def serve(
         yield f"http://{shown}:{bound[1]}/"
     finally:
         await runner.cleanup()
+
+
+@web.middleware
+async def _only_by_local_names(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what a browser asks for by another name than this machine's own.
+
+    By DNS rebinding a page on the Internet could read ours in the operator's browser, under a name
+    that suddenly means 127.0.0.1. What sends no Host, which is mandatory, is no browser.
+    """
+    host: str | None = ""
+    with suppress(ValueError):
+        host = urlsplit(f"//{request.headers.get('Host', 'localhost')}").hostname
+    if not _is_loopback(host or ""):
+        raise web.HTTPMisdirectedRequest(
+            text="Ask for 127.0.0.1 or localhost; with --allow-remote any name will do.\n"
+        )
+    return await handler(request)
 
 
 class _Pages:
@@ -130,6 +150,8 @@ class _Pages:
             error="" if last is None else clean(last.error, 300),
             every=self._watch.every,
             groups=len(present),
+            whole=state.last_whole is not None and state.last_whole == state.last_look,
+            unread=sum(not group.reads for group in present.values()),
             thin=sum(group.thin for group in present.values()),
             off=sum(group.off for group in present.values()),
             dark=[_Row.of(group_id, group) for group_id, group in dark[:_MOST_ROWS]],

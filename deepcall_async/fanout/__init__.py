@@ -49,17 +49,18 @@ def fan_out(
     Args:
         call: the lookup, such as ``client.groups.agent_relation``.
         keys: what to look up; pulled as there is room, duplicates included.
-        concurrency: lookups in flight at once, or `Adaptive` to find out how many pay.
+        concurrency: lookups in flight at once, or `Adaptive` to find out how many are worth it.
         ordered: give outcomes in the order of the keys instead of as they finish.
         on_error: "yield" a `Failed`, or "raise" the first error.
-        max_failures: how many failures are borne; one more ends the run.
+        max_failures: the most failures that are accepted; one more ends the run.
         patience: seconds without any success for which lookups are held back, and not failed,
-            while the service cannot be reached or throttles; no new key is pulled meanwhile. Once
-            it is spent they fail, and later ones are tried once. A host that was mistyped takes
+            while the service cannot be reached or throttles; no new key is pulled meanwhile. One
+            lookup at a time asks whether the service is back. Once the patience is spent they
+            fail, and later ones are tried once. A host that was mistyped takes
             this long to fail. 0 holds nothing back.
         progress: called with a `Progress` after each lookup, and each second while lookups are
             held back. A plain function: what it returns is not awaited.
-        fatal: errors that doom the rest, raised whatever `on_error` says.
+        fatal: errors that all other keys would meet too; raised whatever `on_error` says.
 
     Returns:
         A context manager that gives an async iterator of `Ok` and `Failed`, one for each key.
@@ -68,6 +69,17 @@ def fan_out(
         TooManyFailures: more than `max_failures` keys failed; the finished ones were given first.
         TypeError: an argument is of the wrong type, such as an async `progress`.
         ValueError: a number is out of range.
+
+    Example:
+        >>> async with fan_out(dc.groups.agent_relation, [28, 404404], ordered=True) as outcomes:
+        ...     async for outcome in outcomes:
+        ...         match outcome:
+        ...             case Ok(key, relation):
+        ...                 print(key, len(relation.receivers), "receive calls")
+        ...             case Failed(key, error):
+        ...                 print(key, type(error).__name__)
+        28 3 receive calls
+        404404 GroupUnavailable
     """
     _check_concurrency(concurrency)
     if on_error not in ("yield", "raise"):
@@ -104,13 +116,20 @@ async def collect(
         call: the lookup.
         keys: what to look up; duplicates are looked up once.
         concurrency: lookups in flight at once, or `Adaptive`.
-        max_failures: how many failures are borne; one more raises `TooManyFailures`.
+        max_failures: the most failures that are accepted; one more raises `TooManyFailures`.
         patience: seconds for which lookups are held back while the service is away or throttles.
         progress: called with a `Progress` after each lookup, and while lookups are held back.
-        fatal: errors that doom the rest and are raised at once.
+        fatal: errors that all other keys would meet too; raised at once.
 
     Returns:
         The values and the errors, by key.
+
+    Example:
+        >>> batch = await collect(dc.groups.agent_relation, [28, 404404])
+        >>> batch.ok[28].group.name
+        'Mahipal singh'
+        >>> batch.failed
+        {404404: GroupUnavailable('groups.agent_relation: Group not found or not authorized ...')}
     """
     check_keys(keys)
     batch: Batch[H, V] = Batch({}, {})

@@ -102,17 +102,16 @@ class SyncKeys(Keys[K]):
         if self._pulling or self.exhausted:
             return
         self._pulling = True
-        window, patience, limiter = self._window, self._patience, self._limiter
-        run, pull, begin = self._run, self._next, self._begin
+        window, limiter = self._window, self._limiter
         try:
-            while window.room > 0 and not patience.waiting and limiter.try_acquire():
+            while window.room > 0 and limiter.active < limiter.limit and not self._patience.waiting:
                 try:
-                    key = run(pull)
+                    key = self._run(self._next)
                 except BaseException as error:
-                    limiter.release()
                     self._end(None if isinstance(error, StopIteration) else error)
                     return
-                begin(key)
+                limiter.active += 1
+                self._begin(key)
         finally:
             self._pulling = False
 

@@ -70,7 +70,16 @@ class Batch(Struct, Generic[H, V], frozen=True):
         return f"Batch({len(self.ok)} ok, {len(self.failed)} failed)"
 
     def raise_if_failed(self) -> None:
-        """Raise the first failure, with a note on how many there were, if there was any."""
+        """Raise the first failure, with a note on how many there were, if there was any.
+
+        Example:
+            >>> batch = await collect(dc.groups.agent_relation, [28, 404404])
+            >>> try:
+            ...     batch.raise_if_failed()
+            ... except GroupUnavailable as error:
+            ...     print(error.__notes__)
+            ['1 of 2 keys failed; this is key 404404']
+        """
         for key, error in self.failed.items():
             total = len(self.ok) + len(self.failed)
             note = f"{len(self.failed)} of {total} keys failed; this is key {key!r}"

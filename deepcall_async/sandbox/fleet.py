@@ -8,7 +8,8 @@ from typing import Any, Self
 from aiohttp import web
 
 from deepcall_async.sandbox.checks import integer, json_object
-from deepcall_async.sandbox.server import Sandbox, serve
+from deepcall_async.sandbox.listener import serve
+from deepcall_async.sandbox.server import Sandbox
 
 __all__ = ["SandboxFleet"]
 
@@ -32,6 +33,15 @@ class SandboxFleet:
 
     Raises:
         ValueError: an argument is wrong.
+
+    Example:
+        >>> async with SandboxFleet(2) as fleet:
+        ...     for each in fleet.accounts:
+        ...         one = UserToken(each.user_id, each.token)
+        ...         async with DeepCall(one, base_url=fleet.base_url) as dc:
+        ...             print(len(await dc.groups.list()))
+        40
+        40
     """
 
     def __init__(

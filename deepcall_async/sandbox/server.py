@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -23,46 +22,13 @@ from deepcall_async.sandbox.clock import Clock
 from deepcall_async.sandbox.control import control, is_control
 from deepcall_async.sandbox.demo import demo_account
 from deepcall_async.sandbox.faults import Fault, Faults, Settings, planned_fault
+from deepcall_async.sandbox.listener import HOST, serve
 from deepcall_async.sandbox.login import Login
 from deepcall_async.sandbox.tls import Certificates
 
-__all__ = ["Sandbox", "serve"]
+__all__ = ["Sandbox"]
 
-_HOST = "127.0.0.1"
 _DEFAULT_GROUPS = 300
-_NEVER_WAIT = 0.01  # seconds; aiohttp takes 0 for "wait for ever"
-
-
-async def serve(
-    handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
-    port: int,
-    context: ssl.SSLContext | None = None,
-) -> web.ServerRunner:
-    """Serve on this machine until the runner is cleaned up.
-
-    Args:
-        handler: answers each request.
-        port: the TCP port; 0 takes a free one.
-        context: for HTTPS.
-
-    Raises:
-        OSError: the port cannot be listened on.
-    """
-    # A client that gives up cancels what is left of its request: only the waiting, by then.
-    server = web.Server(handler, access_log=None, handler_cancellation=True)
-    runner = web.ServerRunner(server, shutdown_timeout=_NEVER_WAIT)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, _HOST, port, ssl_context=context).start()
-    except OSError as error:
-        await runner.cleanup()
-        reason = os.strerror(error.errno or 0).lower()
-        raise OSError(
-            error.errno,
-            f"the sandbox cannot listen on {_HOST}:{port}: {reason};"
-            " give another port, or 0 for a free one",
-        ) from error
-    return runner
 
 
 class Sandbox(Settings):
@@ -164,7 +130,7 @@ class Sandbox(Settings):
         self._faults = Faults(seed, self._clock)
         self._login = Login(seed, self._clock)
         self._calls = Calls()
-        self._certificates = Certificates(_HOST, "localhost") if boolean("tls", tls) else None
+        self._certificates = Certificates(HOST, "localhost") if boolean("tls", tls) else None
         # Requests are carried out one at a time, and not while another thread changes something.
         self._lock = threading.Lock()
         self._runner: web.ServerRunner | None = None
@@ -212,7 +178,7 @@ class Sandbox(Settings):
         if self._runner is None:
             raise RuntimeError("the sandbox runs inside `async with` only")
         scheme = "https" if self._certificates else "http"
-        return f"{scheme}://{_HOST}:{self._runner.addresses[0][1]}"
+        return f"{scheme}://{HOST}:{self._runner.addresses[0][1]}"
 
     @property
     def user_id(self) -> str:
@@ -295,6 +261,12 @@ class Sandbox(Settings):
 
         Raises:
             ValueError: the name is empty, an agent is unknown, or a flag is neither "Y" nor "N".
+
+        Example:
+            >>> asha = server.add_agent("Asha")
+            >>> sales = server.add_group("Sales", members={asha: "Y"})
+            >>> (await dc.groups.agent_relation(sales)).receivers[0].agent.name
+            'Asha'
         """
         with self._lock:
             return self._account.add_group(name, members or {}, status)
@@ -324,6 +296,12 @@ class Sandbox(Settings):
 
         Raises:
             ValueError: an argument is wrong, or nothing would happen.
+
+        Example:
+            >>> server.fail_next("list", times=2, http_status=503)
+            >>> groups = await dc.groups.list()
+            >>> dc.stats.retries
+            2
         """
         endpoints = self._account.actions
         if text("endpoint", endpoint) not in endpoints:

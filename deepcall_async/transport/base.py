@@ -100,7 +100,7 @@ class Transport(Protocol):
         self,
         path: str,
         body: Callable[[], bytes],
-        *,
+        started: float,
         timeout: float,
         max_idle: float,
         trace: Trace | None = None,
@@ -110,6 +110,7 @@ class Transport(Protocol):
         Args:
             path: the path below the host.
             body: makes the request's body.
+            started: monotonic seconds from which the timeout counts.
             timeout: seconds for connecting, sending and receiving together.
             max_idle: seconds for which the connection may have been idle; 0 for a new one.
             trace: headers to add, and where to note what was sent and how; None when nobody asks.

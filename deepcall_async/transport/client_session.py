@@ -7,12 +7,14 @@ work with.
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
 from aiohttp import (
+    BytesPayload,
     ClientResponse,
     ClientSession,
     DefaultResolver,
@@ -21,7 +23,6 @@ from aiohttp import (
     TCPConnector,
 )
 from aiohttp.abc import AbstractResolver
-from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from deepcall_async.errors import ClientClosed, DeepCallError
@@ -102,7 +103,7 @@ class ClientSessionTransport:
         self,
         path: str,
         body: Callable[[], bytes],
-        *,
+        started: float,
         timeout: float,
         max_idle: float,
         trace: Trace | None = None,
@@ -118,7 +119,7 @@ class ClientSessionTransport:
         request = self._request
         if trace is not None and trace.headers:
             request = request | {"headers": _more_headers(trace.headers, request["headers"])}
-        scope = asyncio.timeout(timeout)
+        scope = asyncio.timeout(started + timeout - time.monotonic())
         try:
             async with scope:
                 self._in_flight.add(scope)

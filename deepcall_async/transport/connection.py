@@ -209,7 +209,7 @@ class Connection(asyncio.BufferedProtocol):
             return response_too_large(message.code, limit)
         self._read_keepalive(b"\r\nkeep-alive: %b" % _latin1(message.headers.get("Keep-Alive")))
         whole = self._reader.fully_consumed(message.headers) and not self._handler.should_close
-        self._answered(reusable=whole)
+        self._answered(whole)
         return message.code, message.headers, content
 
     def abort(self, why: Literal["timeout", "closed"]) -> None:
@@ -236,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # What happens when an answer is complete.
 
-    def _answered(self, *, reusable: bool) -> None:
+    def _answered(self, reusable: bool) -> None:
         # A server may answer before it has read the whole request. It would take the rest for the
         # beginning of the next one.
         if (
@@ -274,7 +274,7 @@ class Connection(asyncio.BufferedProtocol):
             if not self._room:
                 body, self._body, self._room = self._body, None, self._buffer
                 head, self.head = self.head, None
-                self._plain_answer(head, body or b"", reusable=True)
+                self._plain_answer(head, body or b"")
         elif state is PARSING:
             self._reader.feed(bytes(self._buffer[:nbytes]))
         elif state is not CLOSED:
@@ -297,11 +297,11 @@ class Connection(asyncio.BufferedProtocol):
             if body is None:
                 self._parse(data)
             else:
-                self._plain_answer(data[:start], body, reusable=True)
+                self._plain_answer(data[:start], body)
             return
         missing = start + length - len(data)
         if missing <= 0:
-            self._plain_answer(data[:start], data[start : start + length], reusable=not missing)
+            self._plain_answer(data[:start], data[start : start + length], not missing)
         else:
             self._become(BODY)
             # The rest is received to where it belongs.
@@ -320,10 +320,10 @@ class Connection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _plain_answer(self, head: bytes, body: bytes | bytearray, *, reusable: bool) -> None:
+    def _plain_answer(self, head: bytes, body: bytes | bytearray, reusable: bool = True) -> None:
         if b"imeout" in head:
             self._read_keepalive(head)
-        self._answered(reusable=reusable)
+        self._answered(reusable)
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result((200, PlainHeaders(head), body))

@@ -130,18 +130,19 @@ class DirectTransport:
         self,
         path: str,
         body: Callable[[], bytes],
-        *,
+        started: float,
         timeout: float,
         max_idle: float,
         trace: Trace | None = None,
     ) -> Answer | DeepCallError:
         """See `Transport.send`."""
-        started = time.monotonic()
         connection = self._take_idle(started, max_idle)
         if connection is None:
             made = await self._connect(timeout)
             if made is None:
-                return await self._slower().send(path, body, timeout=timeout, max_idle=max_idle)
+                return await self._slower().send(
+                    path, body, started=started, timeout=timeout, max_idle=max_idle, trace=trace
+                )
             if not isinstance(made, Connection):
                 return made
             connection = made
@@ -151,11 +152,9 @@ class DirectTransport:
             self._set_deadline_timer(deadline)
         answer: Answer | DeepCallError | None
         try:
-            if trace is None:
-                answer = await connection.send(self._head.request(path, body()))
-            else:
+            if trace is not None:
                 trace.reused = connection.used
-                answer = await connection.send(self._head.traced_request(path, body(), trace))
+            answer = await connection.send(self._head.request(path, body(), trace))
             if answer is None:
                 answer = await connection.parsed_answer(self._options.max_response_bytes)
         except MAPPED_EXCEPTIONS as error:
@@ -369,25 +368,25 @@ class _RequestHead:
         self._heads: dict[str, bytes] = {}
         self._names = {name.lower() for name in fields}
 
-    def request(self, path: str, body: bytes) -> bytes:
+    def request(self, path: str, body: bytes, trace: Trace | None) -> bytes:
         head = self._heads.get(path)
         if head is None:
             head = b"POST " + (self._target + path).encode("ascii") + self._rest
             self._heads[path] = head
-        return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        length = len(body)
+        if trace is None:
+            return b"%b%d\r\n\r\n%b" % (head, length, body)
+        trace.sent = length
+        return b"%b%d%b\r\n\r\n%b" % (head, length, self._more(trace.headers), body)
 
-    def traced_request(self, path: str, body: bytes, trace: Trace) -> bytes:
-        trace.sent = len(body)
-        request = self.request(path, body)
-        if trace.headers is None:
-            return request
-        more = "".join(
+    def _more(self, headers: dict[str, str] | None) -> bytes:
+        if headers is None:
+            return b""
+        return "".join(
             f"\r\n{name}: {value}"
-            for name, value in trace.headers.items()
+            for name, value in headers.items()
             if name.lower() not in self._names
         ).encode("latin-1")
-        end = len(request) - len(body) - len(b"\r\n\r\n")
-        return request[:end] + more + request[end:]
 
 
 def _connect_request(

@@ -13,11 +13,6 @@ import ssl
 from collections.abc import Iterable
 
 import aiohttp
-from aiohttp.http_exceptions import (
-    ContentLengthError,
-    HttpProcessingError,
-    TransferEncodingError,
-)
 from yarl import URL
 
 from deepcall_async.errors import (
@@ -40,8 +35,23 @@ __all__ = [
     "response_too_large",
 ]
 
+
+def _undocumented(name: str) -> type[Exception]:
+    """An error of aiohttp's parser, or for a version that lacks it one that never comes there."""
+    found = getattr(getattr(aiohttp, "http_exceptions", None), name, None)
+    if isinstance(found, type) and issubclass(found, Exception):
+        return found
+    return aiohttp.ClientPayloadError
+
+
+_NOT_HTTP = (_undocumented("HttpProcessingError"), aiohttp.ClientResponseError)
+_CUT_SHORT = (
+    *(_undocumented(name) for name in ("ContentLengthError", "TransferEncodingError")),
+    OSError,
+)
+
 # Named one by one: a blanket `except Exception` would turn our own bugs into retries.
-MAPPED_EXCEPTIONS = (aiohttp.ClientError, HttpProcessingError, OSError, TimeoutError)
+MAPPED_EXCEPTIONS = (aiohttp.ClientError, *_NOT_HTTP, OSError, TimeoutError)
 
 # What a server says during the TLS handshake when it wants a certificate from the client, or does
 # not accept the one it was shown. A server that ends a TLS 1.2 handshake for want of a certificate
@@ -110,11 +120,11 @@ def map_exception(error: BaseException, address: str, *, reused: bool = False) -
         return map_connect_exception(refusal, address, None)
     elif isinstance(error, aiohttp.ClientPayloadError):
         # Only what was cut short is a lost connection: what is garbled would be so again.
-        if isinstance(error.__cause__, (ContentLengthError, TransferEncodingError, OSError)):
+        if isinstance(error.__cause__, _CUT_SHORT):
             result = ConnectionLost(f"the connection to {address} ended within the answer")
         else:
             result = UnexpectedReply("the answer's body is not what its headers say")
-    elif isinstance(error, (HttpProcessingError, aiohttp.ClientResponseError)):
+    elif isinstance(error, _NOT_HTTP):
         result = UnexpectedReply(f"the answer from {address} is not valid HTTP ({kind})")
     elif isinstance(error, aiohttp.InvalidURL):
         result = ConnectFailed("base_url is not a URL that can be connected to")
@@ -165,7 +175,7 @@ def _connect_reason(error: BaseException, proxy: str | None) -> tuple[str, bool]
             return "the proxy wants a user name and password, or refused those it got (407)", True
         # Other statuses speak of the target, which may come back.
         return f"the proxy answered HTTP {error.status}", error.status < 500
-    if isinstance(error, (HttpProcessingError, aiohttp.ClientResponseError)):
+    if isinstance(error, _NOT_HTTP):
         who = "server" if proxy is None else "proxy"
         return f"the {who} did not answer in HTTP", True
     if isinstance(error, TimeoutError):

@@ -22,7 +22,7 @@ class Follower:
     """Gives what changed, look by look; each was told when the next is asked for.
 
     Args:
-        take: gives what is next; see `Watch.take`.
+        take: gives what is next, of the watch.
         name: under which it is kept what was told.
         one: a change at a time.
     """

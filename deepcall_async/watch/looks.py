@@ -186,8 +186,19 @@ class Watch:
     def follow(self, name: str) -> Follower:
         """Give the changes of each look together, to one of several followers.
 
+        They were told when the next are asked for; leaving the block says nothing of them, since
+        somebody may just be passing them on.
+
         Args:
             name: one of ``followers``. What it was told is kept under this name.
+
+        Example:
+            >>> from deepcall_async.watch import digest, watch
+            >>> async with watch(dc, state="watch.db", followers=("mail", "chat")) as changes:
+            ...     async for found in changes.follow("mail"):
+            ...         print(digest(found).title)
+            ...         break  # a program would go on
+            First look
         """
         return Follower(self._take, name)
 
@@ -196,6 +207,13 @@ class Watch:
 
         Returns:
             The look, finished.
+
+        Example:
+            >>> from deepcall_async.watch import watch
+            >>> async with watch(dc, state="watch.db") as changes:
+            ...     look = await changes.look_now()
+            ...     print(look.read, "of", look.groups)
+            300 of 300
         """
         asked: asyncio.Future[Look] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
@@ -326,8 +344,11 @@ class Watch:
 
     def _require_running(self) -> None:
         task, _ = self._require_open()
-        if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        if task.done():
+            # Cancelled from outside, as by a program that cancels all its tasks.
+            raise (None if task.cancelled() else task.exception()) or RuntimeError(
+                "the watch has ended: its task was cancelled"
+            )
 
     def _require_open(self) -> tuple[asyncio.Task[None], Store]:
         if self._task is None or self._store is None:

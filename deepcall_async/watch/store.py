@@ -5,6 +5,8 @@ Plain, blocking SQLite; one process at a time. What is worth keeping is decided 
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -67,7 +69,7 @@ class Store:
         path: the file; made when it is not there. One that is damaged is moved aside.
         account: whose state it is, such as the service's address.
         followers: who is to be told of changes; whoever else was told before is forgotten. A new
-            one is told what nobody was told yet.
+            one goes on where one that is forgotten was, otherwise with what nobody was told yet.
 
     Attributes:
         state: what was last recorded.
@@ -87,17 +89,16 @@ class Store:
             raise FileNotFoundError(2, f"there is no folder {path.parent}", str(path))
         if path.is_dir():
             raise IsADirectoryError(21, "is a folder; name a file in it", str(path))
-        try:
-            self._open(account)
-        except (_Damaged, msgspec.MsgspecError):
-            self.set_aside = self._move_aside()
-            self._open(account)
+        # SQLite would call it an I/O error. The folder holds the log, too.
+        for place in (path.parent, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise PermissionError(errno.EACCES, "cannot be written to", str(place))
         self._followers: tuple[str, ...] = tuple(followers)
         try:
-            self._follow()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise _hindrance(error, path) from None
+            self._open(account)
+        except _Damaged:
+            self.set_aside = self._move_aside()
+            self._open(account)
 
     def close(self) -> None:
         """Close the file, for another watch to use."""
@@ -165,23 +166,31 @@ class Store:
         return int(found)
 
     def _open(self, account: str) -> None:
-        # Only one thread uses it at a time; a transaction is begun and ended by us.
-        self._db: sqlite3.Connection = sqlite3.connect(
-            self._path, timeout=0, isolation_level=None, check_same_thread=False
-        )
         try:
-            self._prepare(account)
+            # Only one thread uses it at a time; a transaction is begun and ended by us.
+            self._db: sqlite3.Connection = sqlite3.connect(
+                self._path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise _hindrance(error, self._path) from None
+        try:
+            self._prepare()
+            state = self._read(account)
+            self._follow()
         except sqlite3.OperationalError as error:
             self._db.close()
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # such as a table that is missing
+                raise _Damaged from None
             raise _hindrance(error, self._path) from None
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeError, TypeError):
             self._db.close()
             raise _Damaged from None
         except BaseException:
             self._db.close()
             raise
+        self.state = state
 
-    def _prepare(self, account: str) -> None:
+    def _prepare(self) -> None:
         db = self._db
         # The lock is the system's: it ends with the process, however that ends. With the log,
         # a record is safe when the process is killed; a power failure may undo the last ones,
@@ -194,6 +203,8 @@ class Store:
         (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         if tables and ours != _OURS:
             raise StateUnusable(f"{self._path} is another program's database; name another file")
+        if version < 0 or (tables and not version):
+            raise _Damaged
         if version > len(_MIGRATIONS):
             raise StateUnusable(
                 f"{self._path} was written by a newer version of deepcall-async; update, or name"
@@ -204,31 +215,46 @@ class Store:
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise _Damaged
         for number in range(version, len(_MIGRATIONS)):
-            # One script, so that a file is never between two versions.
-            db.executescript(
-                f"BEGIN; {_MIGRATIONS[number]} PRAGMA application_id = {_OURS};"
-                f"PRAGMA user_version = {number + 1}; COMMIT;"
-            )
+            try:
+                # One script, so that a file is never between two versions.
+                db.executescript(
+                    f"BEGIN; {_MIGRATIONS[number]} PRAGMA application_id = {_OURS};"
+                    f"PRAGMA user_version = {number + 1}; COMMIT;"
+                )
+            except sqlite3.OperationalError as error:
+                raise _hindrance(error, self._path) from None
+
+    def _read(self, account: str) -> State:
+        db = self._db
+        # Found damaged now, while it can be begun anew, and not when it is somebody's turn.
+        for (change,) in db.execute("SELECT change FROM outbox"):
+            _decode_change(change)
         row = db.execute("SELECT account, looks, groups FROM state").fetchone()
         if row is None:
-            db.execute(
-                "INSERT INTO state VALUES (1, ?, ?, ?)", (account, _encode(State()), _encode({}))
-            )
-        elif row[0] != account:
+            state = State()
+            db.execute("INSERT INTO state VALUES (1, ?, ?, ?)", (account, _encode(state), b"{}"))
+            return state
+        if row[0] != account:
             raise StateUnusable(
                 f"{self._path} is the state of {row[0]}, not of {account}; name another file"
             )
-        else:
-            groups = msgspec.json.decode(row[2], type=_Groups)
-            self.state = replace(msgspec.json.decode(row[1], type=State), groups=groups)
+        groups = msgspec.json.decode(row[2], type=_Groups)
+        return replace(msgspec.json.decode(row[1], type=State), groups=groups)
 
     def _follow(self) -> None:
+        marks = ", ".join("?" * len(self._followers))
         with self._transaction() as db:
-            (reached,) = db.execute("SELECT coalesce(max(number), 0) FROM follower").fetchone()
-            rows = [(name, reached) for name in self._followers]
-            db.executemany("INSERT OR IGNORE INTO follower VALUES (?, ?)", rows)
-            kept = ", ".join("?" * len(rows))
-            db.execute(f"DELETE FROM follower WHERE name NOT IN ({kept})", self._followers)  # noqa: S608  (question marks)
+            # Somebody new takes the place of who is gone, such as a URL that was mended.
+            (reached,) = db.execute(
+                f"SELECT coalesce(min(number) FILTER (WHERE name NOT IN ({marks})), max(number), 0)"  # noqa: S608  (question marks)
+                " FROM follower",
+                self._followers,
+            ).fetchone()
+            db.executemany(
+                "INSERT OR IGNORE INTO follower VALUES (?, ?)",
+                [(name, reached) for name in self._followers],
+            )
+            db.execute(f"DELETE FROM follower WHERE name NOT IN ({marks})", self._followers)  # noqa: S608  (question marks)
 
     def _prune(self, db: sqlite3.Connection) -> None:
         db.execute(
@@ -266,6 +292,8 @@ class _Damaged(Exception):
 
 def _hindrance(error: sqlite3.Error, path: Path) -> Exception:
     """Say what hinders us: a lock, permissions, or the disk."""
-    if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    # The lower byte; the rest says more of the same.
+    if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StateInUse(f"{path}: another watch is using this state file")
-    return OSError(error.sqlite_errorcode, str(error), str(path))
+    # SQLite's codes are no numbers of `errno`.
+    return OSError(errno.EIO, str(error), str(path))

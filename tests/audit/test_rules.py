@@ -608,6 +608,9 @@ def test_only_and_ignore_take_ids_and_names() -> None:
     assert "G002" not in _ids(audit(snapshot, ignore=["g002"]))
     with pytest.raises(ValueError, match="no such rule: g0ne; there are G001"):
         audit(snapshot, only=["g0ne"])
+    for typo, meant in (("G0O2", "G002"), ("g02", "G002"), ("duplicatename", "duplicate-name")):
+        with pytest.raises(ValueError, match=f"no such rule: {typo}; did you mean {meant}"):
+            audit(snapshot, ignore=[typo])
     with pytest.raises(ValueError, match="two rules have the id G001"):
         audit(snapshot, rules=(*RULES, RULES[0]))
 

@@ -171,6 +171,14 @@ def test_gone_while_it_was_looked_up_is_gone():
     assert change.group_id == 2
 
 
+def test_that_all_groups_were_gone_when_looked_up_is_no_blindness():
+    watched = Watched()
+    watched.look({1: "g"})
+    gone = replace(seen({}), asked=(1,), gone=frozenset({1}))
+    assert [type(change) for _ in range(2) for change in watched.look(gone)] == [Vanished]
+    assert watched.state.blind_looks == 0
+
+
 def test_groups_that_were_chosen_say_nothing_of_others():
     watched = Watched(confirm=1)
     watched.look({1: "g", 2: "g"})
@@ -236,6 +244,24 @@ def test_what_vanished_is_forgotten_after_the_cooldown():
     assert 1 in watched.state.groups
     watched.looks("--")
     assert watched.state.groups == {}
+
+
+def test_when_it_last_looked_saw_anything_and_saw_everything():
+    watched = Watched()
+    watched.look({1: "g", 2: "g"})
+    whole = watched.now
+    watched.look({1: "g", 2: "u"})
+    partial = watched.now
+    watched.look(BLIND)
+    state = watched.state
+    assert (state.last_whole, state.last_sight, state.last_look) == (whole, partial, watched.now)
+
+
+def test_what_vanished_before_it_was_told_is_forgotten_at_once():
+    watched = Watched()
+    for groups in ({1: "g"}, {1: "g", 2: "d"}, {1: "g"}):
+        watched.look(groups)
+    assert [*watched.state.groups] == [1]
 
 
 def test_a_digest_puts_the_worst_first_and_counts_a_flood():

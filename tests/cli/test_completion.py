@@ -30,7 +30,7 @@ def installed(shell: str, home: Path) -> dict[str, str]:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}: apt-get install {shell}")
     env = environment(HOME=str(home), SHELL=f"/bin/{shell}", TERM="dumb")
-    env["XDG_CONFIG_HOME"] = str(home / ".config")
+    env["XDG_CONFIG_HOME"] = str(home / "settings")
     done = called("--install-completion", "--shell", shell, env=env)
     assert done.returncode == 0, done.stderr
     # The shells offer nothing for a command that is not there.

@@ -270,7 +270,9 @@ def test_a_proxy_of_the_environment_is_used(deepcall_sandbox):
     done = in_a_process(*SHOW, "--proxy", "http://user:hush@127.0.0.1:9", env=env)
     assert done.returncode == 3
     assert "hush" not in done.stderr
-    assert deepcall("check", env=env | {"no_proxy": "x"}).stdout.count("the environment") == 2
+    shown = deepcall("check", env=env | {"no_proxy": "x"}).stdout.splitlines()
+    sources = [line for line in shown if line.startswith("ok") and "from the environment" in line]
+    assert [line.split()[1] for line in sources] == ["credentials", "proxy"]
 
 
 @pytest.mark.parametrize("option", ["--ca", "--cert"])

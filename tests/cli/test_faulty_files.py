@@ -10,6 +10,7 @@ from tests.support.command import called, environment
 
 AUDIT = ("audit", "--sandbox", "40", "--progress", "none")
 LIST = ("groups", "list", "--base-url", "http://127.0.0.1:1")
+WATCH = ("watch", "--base-url", "http://127.0.0.1:1")
 
 READ = {
     "mutes": (*AUDIT, "--mutes", "F"),
@@ -17,6 +18,9 @@ READ = {
     "resume": (*AUDIT, "--resume", "F"),
     "report": ("report", "F"),
     "old": ("diff", "F", "good.jsonl"),
+    "new": ("diff", "good.jsonl", "F"),
+    "accounts": ("fleet", "audit", "F", "--folder", "audits"),
+    "notify": (*WATCH, "--state", "watch.db", "--notify", "F"),
     "credentials": (*LIST, "--credentials", "F"),
     "ca": (*LIST, "--ca", "F"),
     "cert": (*LIST, "--cert", "F"),

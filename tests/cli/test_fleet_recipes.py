@@ -1,8 +1,7 @@
-"""The README's recipes for many accounts: the file, cron, GNU parallel, a job of Kubernetes."""
+"""The recipes for many accounts: the file, cron, GNU parallel, a job of Kubernetes."""
 
 from __future__ import annotations
 
-import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -12,15 +11,14 @@ import yaml
 
 from deepcall_async.audit.accounts import read_accounts
 from tests.support.command import called, environment
+from tests.support.guides import README, blocks, guide
 
 pytestmark = [
     pytest.mark.deepcall_sandbox(groups=40),
     pytest.mark.thorough,
 ]
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-SECTION = README.partition("## Many accounts\n")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", SECTION, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(guide("fleet"))
 CRON = next(code for kind, code in BLOCKS if kind == "text" and code.startswith("0 4 * * *"))
 PARALLEL = next(code for kind, code in BLOCKS if "| parallel" in code)
 JOB = yaml.safe_load(next(code for kind, code in BLOCKS if kind == "yaml"))
@@ -42,7 +40,9 @@ def run(words, server, names):
 
 
 def test_the_accounts_are_ones_that_can_be_read():
-    parsed = tomllib.loads(next(code for kind, code in BLOCKS if kind == "toml"))
+    parsed = tomllib.loads(
+        next(code for kind, code in blocks(README) if kind == "toml" and "[[account]]" in code)
+    )
     acme, other = read_accounts(parsed, Path("/etc/deepcall"))
     assert (acme.base_url, acme.per_second) == ("https://acme.example", 5)
     assert other.credentials == "file:/etc/deepcall/secrets/other.env"

@@ -140,6 +140,7 @@ def test_an_answer_that_is_lost_is_not_taken_for_done(env, deepcall_sandbox):
         (("assign", "28", "3", "--receive", "8", "--yes"), "--receive 8"),
         (("assign", "28", "3", "--receive", "x", "--yes"), "--receive"),
         (("assign", "28", "424242", "--yes"), "1000"),
+        (("assign", "28", "--yes"), "name the agents"),
         (("show", "1.5"), "1.5"),
         (("update", "28"), "--name"),
     ],

@@ -59,6 +59,8 @@ def test_the_examples_in_help_are_ones_that_parse():
         "audit",
         "check",
         "diff",
+        "fleet audit",
+        "fleet report",
         "groups",
         "probe",
         "report",
@@ -77,6 +79,8 @@ def test_every_command_has_help_of_its_own(command):
     done = called(*command.split(), "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: deepcall {command}")
+    # What a value is, such as SECONDS or URL, and not how the parser stores it.
+    assert not re.findall(r"\b(?:FLOAT|INT|STR)\b|: \d+\.0\]", done.stdout)
 
 
 def test_the_formats_in_help_are_those_of_the_library():

@@ -16,12 +16,14 @@ import yaml
 
 from deepcall_async.cli.config import Profile
 from tests.support.command import called, environment, lines_of
+from tests.support.guides import README, blocks, guide
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(README)
 CRON = next(code for kind, code in BLOCKS if kind == "text" and code.startswith("0 5 * * *"))
 WORKFLOW = next(code for kind, code in BLOCKS if kind == "yaml")
-PROFILES = next(code for kind, code in BLOCKS if kind == "toml" and "[profile." in code)
+PROFILES = next(
+    code for kind, code in blocks(guide("cli")) if kind == "toml" and "[profile." in code
+)
 
 pytestmark = [
     pytest.mark.deepcall_sandbox(groups=40),

@@ -7,6 +7,7 @@ import http.server
 import json
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -393,7 +394,7 @@ async def test_the_page_says_what_is_dark_and_since_when():
     nothing = await page_of(looked_at({1: "g"}))
     assert "No group is dark." in nothing
     new = await page_of(Shown(State()))
-    assert "was not looked at yet" in new
+    assert "was not read yet" in new
     blind = await page_of(looked_at({1: "g"}, None, None, None))
     assert "Nothing could be read since" in blind
 
@@ -502,3 +503,22 @@ async def test_the_open_page_follows_what_happens(script, tmp_path):  # noqa: F8
         )
     assert "No group is dark." in done.stdout
     assert "<title>DeepCall watch</title>" in done.stdout
+
+
+# The unit in the README
+
+
+def test_the_unit_for_systemd_calls_what_there_is(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (unit,) = re.findall(r"^```text\n(\[Unit\].*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (line,) = re.findall(r"^ExecStart=(\S+ .*?[^\\])$", unit, re.MULTILINE | re.DOTALL)
+    _, *words = line.replace("\\\n", " ").split()
+    build_app(plain=True).parse_args(words, print_error=False, exit_on_error=False)
+    for name in re.findall(r"\$\{CREDENTIALS_DIRECTORY\}/(\w+)", unit):
+        assert f"\nLoadCredential={name}:" in unit
+    if (systemd := shutil.which("systemd-analyze")) is not None:
+        file = tmp_path / "deepcall-watch.service"
+        file.write_text(unit.replace(line.split()[0], sys.executable))
+        done = subprocess.run([systemd, "verify", file], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert file.name not in done.stderr  # it warns of other units of this machine, too

@@ -21,6 +21,5 @@ def receivers(group_ids: list[int]) -> dict[int, list[int]]:
 async def _receivers(group_ids: list[int]) -> dict[int, list[int]]:
     async with DeepCall() as dc:  # DEEPCALL_USER_ID, DEEPCALL_TOKEN, DEEPCALL_BASE_URL
         batch = await collect(dc.groups.agent_relation, group_ids)
-    for error in batch.failed.values():
-        raise error
+    batch.raise_if_failed()
     return {key: [each.agent_id for each in it.receivers] for key, it in batch.ok.items()}

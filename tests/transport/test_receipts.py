@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,7 +89,9 @@ def exchanges(draw: st.DrawFn) -> tuple[Response, bytes, Receipts]:
 
 async def delivered(transport: DirectTransport, receipts: Receipts) -> Answer | DeepCallError:
     """Send a request, deliver these receipts as the event loop does, and give what came of it."""
-    sending = asyncio.create_task(transport.send("/x", lambda: b"{}", timeout=10.0, max_idle=10.0))
+    sending = asyncio.create_task(
+        transport.send("/x", lambda: b"{}", started=time.monotonic(), timeout=10.0, max_idle=10.0)
+    )
     while not (busy(transport) or sending.done()):
         await asyncio.sleep(0)
     (connection,) = busy(transport)

@@ -56,6 +56,11 @@ def render(
     Raises:
         ValueError: there is no such format.
         ImportError: Jinja2 is not installed.
+
+    Example:
+        >>> report = await run_audit(dc)
+        >>> Path("report.md").write_bytes(render(report, "md")) > 0
+        True
     """
     if format not in FORMATS:
         raise ValueError(f"no such format: {format}; there are {', '.join(FORMATS)}")

@@ -18,7 +18,7 @@ import msgspec
 
 from deepcall_async.audit.finding import SEVERITIES
 from deepcall_async.audit.fleet import AccountReport, FleetReport
-from deepcall_async.audit.formats.html import assets, template
+from deepcall_async.audit.formats.page import assets, template
 from deepcall_async.audit.formats.text import cell, escaped
 from deepcall_async.audit.labels import clean, count
 from deepcall_async.redaction import printable
@@ -55,7 +55,8 @@ def render_fleet(
 
     Args:
         report: the report.
-        format: one of `FLEET_FORMATS`; "html" needs Jinja2, which the extra ``cli`` brings.
+        format: "table", "json", "csv", "md" or "html"; the last needs Jinja2, which the extra
+            ``cli`` brings.
         pages: where accounts have pages of their own, by name: paths relative to this page's.
 
     Returns:

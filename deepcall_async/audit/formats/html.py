@@ -1,36 +1,29 @@
 """A report as one HTML file that a person opens.
 
 Pure, report to string. What is shown is chosen here; how it looks stands in ``report.html.jinja``,
-``report.css`` and ``report.js`` beside this module. The template escapes every value. Jinja2 is
-imported on first use.
+``report.css`` and ``report.js`` beside this module.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import cache
 from html import escape
-from importlib.resources import files
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from deepcall_async.audit.context import Context, GroupView
 from deepcall_async.audit.finding import Finding
+from deepcall_async.audit.formats.cover import covers, slices
+from deepcall_async.audit.formats.page import assets, template
 from deepcall_async.audit.labels import clean, listing
 from deepcall_async.audit.report import Action, Report
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-__all__ = ["assets", "template", "to_html"]
+__all__ = ["to_html"]
 
 _MOST_ROWS = 2_000
 _FINDINGS_BYTES = 175_000
@@ -43,29 +36,6 @@ _DRIFT_ROWS = 20
 _MOST_DETAILS = 200
 _MOST_NAMES = 25
 _ANCHOR = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}\Z")
-_BAR_STEPS = 20
-
-
-class _Cover(Struct, frozen=True):
-    """One group's row: `kind` is a CSS class, `says` the same in words."""
-
-    id: int
-    name: str
-    members: int | None
-    receivers: int | None
-    kind: str
-    says: str
-    share: int
-
-
-class _Slice(Struct, frozen=True):
-    """A part of the bar that shows all groups; places are in per mille of its width."""
-
-    kind: str
-    says: str
-    groups: int
-    start: float
-    width: float
 
 
 class _Heat(Struct, frozen=True):
@@ -120,16 +90,6 @@ class _Drift(Struct, frozen=True):
     more: int
 
 
-_KINDS = {
-    "dark": "rings nobody",
-    "one": "one agent",
-    "thin": "thin",
-    "good": "good",
-    "off": "inactive",
-    "lost": "not read",
-}
-
-
 def to_html(report: Report) -> str:
     """Write the report as one self-contained page: no network, readable without JavaScript.
 
@@ -142,8 +102,8 @@ def to_html(report: Report) -> str:
     Raises:
         ImportError: Jinja2 is not installed; the extra ``cli`` brings it.
     """
-    covers = sorted(_covers(report), key=_worst_first)
-    cover_rows = covers[: _fitting((row.name for row in covers), _COVER_BYTES, 62)]
+    groups = covers(report)
+    shown = groups[: _fitting((row.name for row in groups), _COVER_BYTES, 62)]
     messages = (finding.message for finding in report.findings)
     findings = report.findings[: _fitting(messages, _FINDINGS_BYTES, 62)]
     details = _fit_details(report)
@@ -157,9 +117,9 @@ def to_html(report: Report) -> str:
         started=_when(run.started),
         resumed=_when(run.resumed_from),
         actions=[_action(action, anchors) for action in report.actions()],
-        slices=_slices(covers),
-        covers=cover_rows,
-        more_covers=len(covers) - len(cover_rows),
+        slices=slices(groups),
+        covers=shown,
+        more_covers=len(groups) - len(shown),
         heat=_heat(report.context),
         details=details,
         drift=_drift(report),
@@ -170,41 +130,6 @@ def to_html(report: Report) -> str:
         thresholds=asdict(report.context.thresholds),
         **assets(),
     )
-
-
-@cache
-def template(name: str) -> Template:
-    """Load a template of this folder.
-
-    Args:
-        name: its file's name.
-    """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError(
-            "the HTML report needs Jinja2: pip install 'deepcall-async[cli]'"
-        ) from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("deepcall_async.audit.formats", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["clean"] = clean
-    return environment.get_template(name)
-
-
-@cache
-def assets() -> dict[str, str]:
-    """The style sheet and the script, and their hashes for the Content-Security-Policy."""
-    found: dict[str, str] = {}
-    for name, file in (("style", "report.css"), ("script", "report.js")):
-        text = files("deepcall_async.audit.formats").joinpath(file).read_text("utf-8")
-        digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        found |= {name: text, f"{name}_digest": f"sha256-{digest}"}
-    return found
 
 
 def _title(report: Report) -> str:
@@ -226,47 +151,6 @@ def _fitting(texts: Iterable[str], budget: int, around: int) -> int:
             break
         rows += 1
     return rows
-
-
-def _covers(report: Report) -> Iterator[_Cover]:
-    context, snapshot = report.context, report.snapshot
-    for group_id in snapshot.asked:
-        view = context.groups.get(group_id)
-        group = snapshot.group(group_id)
-        name = clean(group.name).strip() if group is not None else ""
-        name = name or "(no name)"
-        if view is None:
-            if group_id not in snapshot.gone:
-                yield _Cover(group_id, name, None, None, "lost", _KINDS["lost"], 0)
-            continue
-        members, receivers = len(view.members), len(view.receivers)
-        if not view.active:
-            kind = "off"
-        elif receivers < 2:
-            kind = "one" if receivers else "dark"
-        else:
-            kind = "thin" if receivers < context.thresholds.min_receivers else "good"
-        # A share above 0 is always visible, and only a share of 1 fills the bar.
-        share = receivers * _BAR_STEPS // members if members else 0
-        share = max(share, 1) if receivers else 0
-        yield _Cover(group_id, name, members, receivers, kind, _KINDS[kind], share)
-
-
-def _worst_first(row: _Cover) -> tuple[int, int, int, int]:
-    order = ("lost", "dark", "one", "thin", "good", "off")
-    return (order.index(row.kind), row.receivers or 0, -(row.members or 0), row.id)
-
-
-def _slices(covers: Sequence[_Cover]) -> list[_Slice]:
-    numbers = Counter(row.kind for row in covers)
-    slices: list[_Slice] = []
-    start = 0.0
-    for kind, says in _KINDS.items():
-        if numbers[kind]:
-            width = 1000 * numbers[kind] / len(covers)
-            slices.append(_Slice(kind, says, numbers[kind], round(start, 1), round(width, 1)))
-            start += width
-    return slices
 
 
 def _heat(context: Context) -> _Heat:

@@ -172,6 +172,12 @@ def read_jsonl(source: bytes | Iterable[bytes]) -> Snapshot:
     Raises:
         ValueError: this is not the record of one run, or a newer version wrote it; the message
             says in which line, and what to do.
+
+    Example:
+        >>> report = await run_audit(dc)
+        >>> snapshot = read_jsonl(render(report, "jsonl"))
+        >>> audit(snapshot).verdict == report.verdict
+        True
     """
     reader = _Reader()
     torn: ValueError | None = None
