@@ -58,8 +58,8 @@ class ForkedProcess:
         env: its environment.
         cwd: its folder.
         stdin: a file, its descriptor, or `subprocess.DEVNULL`.
-        stdout: a file, its descriptor, or `subprocess.PIPE`.
-        stderr: a file, its descriptor, or `subprocess.PIPE`.
+        stdout: a file, its descriptor, `subprocess.PIPE` or `subprocess.DEVNULL`.
+        stderr: as stdout.
     """
 
     def __init__(
@@ -130,6 +130,8 @@ class ForkedProcess:
 
 def _output(wanted: Any, stack: ExitStack) -> tuple[TextIO | None, Any]:
     """Our end of an output, and the process's."""
+    if wanted == subprocess.DEVNULL:
+        return None, stack.enter_context(open(os.devnull, "wb"))  # noqa: PTH123  (has no path)
     if wanted != subprocess.PIPE:
         return None, wanted
     ours, theirs = os.pipe()
