@@ -201,7 +201,6 @@ class Session:
         # Bound here: another event loop may make others while this one's calls are let go.
         slots = pool.slots
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
-        status, received = None, 0
         try:
             identity = pool.try_admit(account, deadline, ticket)
             if identity is None:
@@ -233,12 +232,12 @@ class Session:
                 account.gate.probe_ended(ticket)
             raise
         result: T | DeepCallError
-        if isinstance(answer, DeepCallError):
-            result = answer
-        else:
+        if isinstance(answer, tuple):
             status, headers, body = answer
             received = len(body)
             result = decode(call, status, headers, body, identity, account.rosters, time.time)
+        else:
+            status, received, result = None, 0, answer
         if isinstance(result, DeepCallError):
             error = self._named(result, call, number)
             held = account.gate.report(error, sent, ticket)
