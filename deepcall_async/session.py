@@ -141,12 +141,14 @@ class Session:
             if stop is not None or following is None:
                 error = self._named(stop or error, call, attempts)
                 raise final_error(error, endpoint.method, maybe_applied=recovery.maybe_applied)
-            account.retries += 1
             # In a fan-out the outcome says it, and a thousand lines would say no more.
             if following.last and ticket is None:
                 log_last(endpoint.name, attempts + 1, error)
             if report is not None:
-                report.previous, report.last = error, following.last
+                # What is not sent is no attempt, and tells nothing of the next one.
+                if identity is not None:
+                    report.previous = error
+                report.last = following.last and attempts > 0
             oldest = 0.0 if following.require_fresh else max_idle
             result = await self._attempt(call, attempts + 1, start, oldest, ticket, report)
             if not isinstance(result, _FailedAttempt):
@@ -212,6 +214,8 @@ class Session:
             if deadline is not None:
                 timeout = min(timeout, deadline - sent)
             account.requests += 1
+            if number > 1:
+                account.retries += 1
             try:
                 answer = await transport.send(
                     endpoint.path,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deepcall_async import (
+    AttemptStarted,
     ConnectFailed,
     ConnectionLost,
     DeepCall,
@@ -86,7 +87,9 @@ async def test_a_delete_that_was_held_and_then_refused_was_not_deleted_by_it(pat
         lost.add(int(request.body.get("groupId", -1)))
         return [Reset()]
 
-    async with FaultServer(react) as server, client(server, path, retry=quick(4)) as dc:
+    seen = Recorder()
+    options: Any = {"retry": quick(4), "observers": [seen]}
+    async with FaultServer(react) as server, client(server, path, **options) as dc:
         with pytest.raises(ConnectionLost):
             await dc.groups.list()
         back = loop.time() + patience
@@ -102,6 +105,11 @@ async def test_a_delete_that_was_held_and_then_refused_was_not_deleted_by_it(pat
         assert isinstance(failed(found[key]), OutcomeUnknown | type(None))
     for key in set(keys) - lost - refused:
         assert isinstance(failed(found[key]), ConnectionLost)
+    started = seen.of(AttemptStarted)
+    # What is sent for the first time repeats nothing.
+    assert all((each.previous is None) is (each.attempt == 1) for each in started)
+    assert not any(each.last for each in started if each.attempt == 1)
+    assert dc.stats.retries == sum(each.attempt > 1 for each in started)
 
 
 @both_paths
