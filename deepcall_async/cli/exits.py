@@ -93,7 +93,6 @@ def ending(error: BaseException) -> tuple[int, str]:
     from deepcall_async.errors import (
         AuthenticationFailed,
         BadRequest,
-        ConnectFailed,
         DeepCallError,
         GroupUnavailable,
         ResponseTooLarge,
@@ -114,8 +113,6 @@ def ending(error: BaseException) -> tuple[int, str]:
         return UNAUTHENTICATED, f"{error}{notes}; `deepcall check` says where credentials are from"
     if isinstance(error, ResponseTooLarge):
         return INCOMPLETE, f"{error}{notes}; --max-response-mib raises the limit"
-    if isinstance(error, ConnectFailed) and error.untrusted:
-        return INCOMPLETE, f"{error}{notes}; --ca FILE trusts a private authority"
     if isinstance(error, (BadRequest, GroupUnavailable)):
         return USAGE, f"{error}{notes}"
     if isinstance(error, DeepCallError):

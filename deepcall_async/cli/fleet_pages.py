@@ -13,8 +13,8 @@ from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from deepcall_async.audit import Health, Settings, Snapshot, audit, read_jsonl, render
-from deepcall_async.audit.fleet import AccountReport
+from deepcall_async.audit import RULES, Health, Settings, Snapshot, audit, read_jsonl, render
+from deepcall_async.audit.fleet import AccountReport, ignored_in_fleet
 from deepcall_async.cli.exits import OutputError, reason
 from deepcall_async.cli.files import replace_report
 from deepcall_async.cli.parameters import split
@@ -109,7 +109,7 @@ def _page(account: AccountReport, files: _Files, judge: FleetJudge, settings: Se
         _read(files.record),
         baseline=_read(files.baseline) if files.baseline.exists() else None,
         only=split(judge.rules),
-        ignore=split(judge.ignore),
+        ignore=ignored_in_fleet(split(judge.ignore), RULES),
         mutes=settings.mutes,
         thresholds=settings.thresholds,
         now=datetime.now(UTC),

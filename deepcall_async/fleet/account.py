@@ -19,7 +19,7 @@ from msgspec import Struct
 from deepcall_async import options
 from deepcall_async.audit.accounts import Account
 from deepcall_async.audit.config import Thresholds
-from deepcall_async.audit.fleet import AccountReport, account_report
+from deepcall_async.audit.fleet import AccountReport, account_report, ignored_in_fleet
 from deepcall_async.audit.formats.jsonl import read_jsonl
 from deepcall_async.audit.mutes import Mute
 from deepcall_async.audit.report import Report
@@ -58,7 +58,8 @@ class AuditPlan(Struct, frozen=True, kw_only=True):
         cert: a PEM file of a client certificate and its key.
         only: ids or names of the rules to run; empty for all.
         ignore: ids or names of rules not to run.
-        mutes: findings that are known and accepted.
+        mutes: findings that are known and accepted, in every account; X003 does not run, because
+            one that matches nothing may be of another account.
         thresholds: where the rules draw their lines.
     """
 
@@ -171,7 +172,7 @@ class AccountAudit:
             baseline=baseline,
             rules=self._rules,
             only=plan.only,
-            ignore=plan.ignore,
+            ignore=ignored_in_fleet(plan.ignore, self._rules),
             mutes=plan.mutes,
             thresholds=plan.thresholds,
             max_failures=plan.max_failures,

@@ -57,10 +57,12 @@ MAPPED_EXCEPTIONS = (aiohttp.ClientError, *_NOT_HTTP, OSError, TimeoutError)
 # not accept the one it was shown. A server that ends a TLS 1.2 handshake for want of a certificate
 # often says no more than "handshake failure".
 _CERTIFICATE_WANTED = {
-    "CERTIFICATE_REQUIRED": "the server wants a client certificate: pass ssl= with one loaded",
+    "CERTIFICATE_REQUIRED": (
+        "the server wants a client certificate: give one (ssl=, or --cert FILE)"
+    ),
     "HANDSHAKE_FAILURE": (
-        "the server ended the TLS handshake; most likely it wants a client certificate: pass ssl="
-        " with one loaded"
+        "the server ended the TLS handshake; most likely it wants a client certificate: give one"
+        " (ssl=, or --cert FILE)"
     ),
     "BAD_CERTIFICATE": "the server did not accept the client certificate",
     "CERTIFICATE_EXPIRED": "the client certificate has expired",
@@ -210,7 +212,7 @@ def _certificate_reason(error: Exception) -> str:
     elif code in _WRONG_HOST:
         why = "it was issued for another host name"
     elif code in _UNKNOWN_ISSUER:
-        why = "its issuer is not known; for a private authority pass ssl= with it loaded"
+        why = "its issuer is not known; if it is a private authority, trust it (ssl=, or --ca FILE)"
     else:
         why = str(getattr(error, "verify_message", None) or "it does not verify")
     return f"the server's certificate cannot be trusted: {why}"
