@@ -150,7 +150,8 @@ def closed_in_flight(*, sent: bool = True) -> ClientClosed:
 def response_too_large(status: int, limit: int) -> ResponseTooLarge:
     """The error for a body over the limit, in bytes."""
     error = ResponseTooLarge(
-        f"the answer is larger than {limit} bytes (HTTP {status}); raise max_response_bytes"
+        f"the answer is larger than {limit} bytes (HTTP {status}); raise the limit"
+        " (max_response_bytes=, or --max-response-mib)"
     )
     error.http_status = status
     return error

@@ -95,4 +95,4 @@ def test_an_account_with_a_long_list_can_be_read(mib, code):
         done = called("groups", "list", "--max-response-mib", mib, env=account_of(process))
     assert done.returncode == code
     if code:
-        assert "--max-response-mib raises the limit" in done.stderr
+        assert "(max_response_bytes=, or --max-response-mib)" in done.stderr
