@@ -119,3 +119,12 @@ def test_a_record_of_a_newer_version_is_left_where_it_is(audit, deepcall_sandbox
     assert not found["complete"]
     assert "upgrade deepcall-async" in found["verdict"]
     assert record.read_bytes() == newer
+
+
+@pytest.mark.deepcall_sandbox(groups=1)
+def test_what_is_wrong_with_the_words_is_no_bug_of_a_process(audit, deepcall_sandbox, tmp_path):
+    done = audit(deepcall_sandbox, "--processes", "1", "--rules", "Z9")
+    assert done.returncode == 2
+    assert "shard 0: no such rule: Z9" in done.stderr
+    assert "bug" not in done.stderr
+    assert "mend that, then run the same command again" in done.stderr
