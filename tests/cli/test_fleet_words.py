@@ -9,7 +9,7 @@ import re
 import pytest
 
 from deepcall_async.sandbox import Sandbox
-from tests.support.command import called, environment
+from tests.support.command import called, deepcall, environment
 
 MUTES = """
 [[mute]]
@@ -38,11 +38,11 @@ def audit(tmp_path):
     """Audits a fleet of one account, which a sandbox has."""
     (tmp_path / "fleet.toml").write_text(ACCOUNT)
 
-    def run(server, *more):
+    def run(server, *more, by=called):
         login = {"A_USER_ID": server.user_id, "A_TOKEN": server.token}
         env = environment(DEEPCALL_BASE_URL=server.base_url, **login)
         words = ("--folder", tmp_path / "audits", "--progress", "none", "-o", "json:-")
-        return called("fleet", "audit", tmp_path / "fleet.toml", *words, *more, env=env)
+        return by("fleet", "audit", tmp_path / "fleet.toml", *words, *more, env=env)
 
     return run
 
@@ -123,7 +123,7 @@ def test_a_record_of_a_newer_version_is_left_where_it_is(audit, deepcall_sandbox
 
 @pytest.mark.deepcall_sandbox(groups=1)
 def test_what_is_wrong_with_the_words_is_no_bug_of_a_process(audit, deepcall_sandbox, tmp_path):
-    done = audit(deepcall_sandbox, "--processes", "1", "--rules", "Z9")
+    done = audit(deepcall_sandbox, "--processes", "1", "--rules", "Z9", by=deepcall)
     assert done.returncode == 2
     assert "shard 0: no such rule: Z9" in done.stderr
     assert "bug" not in done.stderr
