@@ -157,10 +157,12 @@ def update_group(
             f"name: {printable(group.name)} -> {printable(name)}"
             if name != group.name
             else f"name: {printable(name)}, as it is",
-            f"status: {group.status} -> {status}"
+            f"status: {_meaning(group.status)} -> {_meaning(status)}"
             if status is not None
-            else f"status: {group.status}, not sent; the service may make it 1",
+            else f"status: {_meaning(group.status)}, not sent; the service may make it 1",
         ]
+        if status not in (None, 0, 1):
+            plan.append(f"{status} is no status that is documented; only 1 is known to be active")
         if not await _agreed(plan, dry_run=dry_run, yes=yes):
             return None
         return await client.groups.update(group_id, name=name, status=status)
@@ -321,6 +323,12 @@ def _is_named(group: Group, wanted: str) -> bool:
 
 def _status(group: Group) -> str:
     return "active" if group.active else "inactive"
+
+
+def _meaning(status: int | None) -> str:
+    if status is None:
+        return "not known"
+    return f"{status} ({'active' if status == 1 else 'inactive'})"
 
 
 def _created(group: Group) -> str:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deepcall_async.cli.exits import in_options
 from deepcall_async.cli.terminal import say
 from deepcall_async.redaction import printable
 
@@ -19,7 +20,7 @@ class _ToStderr(logging.Handler):
         self._said: set[str] | None = set() if once else None
 
     def emit(self, record: logging.LogRecord) -> None:
-        said = printable(record.getMessage())
+        said = in_options(printable(record.getMessage()))
         if said.startswith("no answer from ") and self._patience:
             said += f"; waiting up to {self._patience:g} s for it (--patience)"
         if self._said is not None:

@@ -1,0 +1,56 @@
+"""Messages of the command name its options and units, never the library's parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepcall_async.cli.exits import IN_CODE, ending
+from deepcall_async.errors import ConnectFailed
+from tests.support.command import called, environment
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("watch", "--every", "0.5s"), "--every must be from 1 to 604,800 seconds, not 0.5"),
+        (("watch", "--cooldown", "9000h"), "--cooldown must be from 0 to 31,536,000 seconds"),
+        (("audit", "--timeout", "0"), "--timeout must be from 0.001 to 86,400 seconds, not 0"),
+        (("audit", "--patience", "-1"), "--patience must be from 0 to 86,400 seconds, not -1"),
+        (("sandbox", "--latency", "-1"), "--latency must be from 0 to 86,400 seconds, not -1"),
+    ],
+)
+def test_a_time_out_of_range_is_told_in_seconds(arguments, said, tmp_path):
+    state = ("--state", tmp_path / "w.db") if arguments[0] == "watch" else ()
+    done = called(*arguments, *state, env=environment(DEEPCALL_SSID="abc"))
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_credentials_file_without_any_says_what_it_must_hold(tmp_path):
+    file = tmp_path / "acme.env"
+    file.write_text("# nothing\n")
+    file.chmod(0o600)
+    done = called("check", "--credentials", file)
+    assert "DEEPCALL_USER_ID and DEEPCALL_TOKEN" in done.stdout + done.stderr
+    assert "in code" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("in_code", "option"), IN_CODE.items())
+def test_what_the_client_says_of_its_parameters_is_said_of_options(in_code, option):
+    assert ending(ConnectFailed(f"no connection: {in_code}")) == (3, f"no connection: {option}")
+
+
+def test_an_expired_certificate_is_not_mended_by_trusting_an_authority():
+    expired = ConnectFailed("the server's certificate cannot be trusted: it has expired")
+    expired.untrusted = True
+    assert "--ca" not in ending(expired)[1]
+
+
+def test_a_status_that_nobody_documents_is_called_so(deepcall_sandbox):
+    done = called(
+        *("groups", "update", "28", "--name", "Mahipal singh", "--status", "7", "--dry-run"),
+        env=environment(deepcall_sandbox),
+    )
+    assert done.returncode == 0
+    assert "status: 1 (active) -> 7 (inactive)\n" in done.stderr
+    assert "7 is no status that is documented" in done.stderr
