@@ -157,9 +157,7 @@ def update_group(
             f"name: {printable(group.name)} -> {printable(name)}"
             if name != group.name
             else f"name: {printable(name)}, as it is",
-            f"status: {_meaning(group.status)} -> {_meaning(status)}"
-            if status is not None
-            else f"status: {_meaning(group.status)}, not sent; the service may make it 1",
+            f"status: {_status_after(group, status)}",
         ]
         if status not in (None, 0, 1):
             plan.append(f"{status} is no status that is documented; only 1 is known to be active")
@@ -323,6 +321,13 @@ def _is_named(group: Group, wanted: str) -> bool:
 
 def _status(group: Group) -> str:
     return "active" if group.active else "inactive"
+
+
+def _status_after(group: Group, wanted: int | None) -> str:
+    now = _meaning(group.status)
+    if wanted is None:
+        return f"{now}, not sent; the service may make it 1"
+    return f"{now}, as it is" if wanted == group.status else f"{now} -> {_meaning(wanted)}"
 
 
 def _meaning(status: int | None) -> str:

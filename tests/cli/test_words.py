@@ -54,3 +54,17 @@ def test_a_status_that_nobody_documents_is_called_so(deepcall_sandbox):
     assert done.returncode == 0
     assert "status: 1 (active) -> 7 (inactive)\n" in done.stderr
     assert "7 is no status that is documented" in done.stderr
+
+
+def test_a_status_that_stays_is_called_so(deepcall_sandbox):
+    done = called(
+        *("groups", "update", "28", "--name", "Sales", "--status", "1", "--dry-run"),
+        env=environment(deepcall_sandbox),
+    )
+    assert "status: 1 (active), as it is\n" in done.stderr
+
+
+def test_a_name_without_quotes_is_one_argument_too_many():
+    done = called("groups", "add", "Sales", "EU", "[x]", env=environment(DEEPCALL_SSID="abc"))
+    assert done.returncode == 2
+    assert done.stderr == ("deepcall: 2 arguments too many; a name with spaces stands in quotes\n")
