@@ -15,7 +15,6 @@ __all__ = [
     "BUG",
     "FOUND",
     "INCOMPLETE",
-    "IN_CODE",
     "PIPE",
     "SIGNALS",
     "UNAUTHENTICATED",
@@ -26,7 +25,6 @@ __all__ = [
     "Stopped",
     "UsageError",
     "ending",
-    "in_options",
     "is_closed_pipe",
     "reason",
     "usage_errors",
@@ -34,12 +32,6 @@ __all__ = [
 
 FOUND, USAGE, INCOMPLETE, UNAUTHENTICATED, UNWRITTEN = 1, 2, 3, 4, 5
 BUG = 70  # EX_SOFTWARE of sysexits.h
-IN_CODE = {
-    "pass ssl= with it loaded": "give --ca FILE",
-    "pass ssl= with one loaded": "give --cert FILE",
-    "check base_url": "check --base-url",
-}
-"""What the client's messages say of its parameters, and what the command says in their place."""
 PIPE = 141  # as a shell reports SIGPIPE: 128 + 13
 SIGNALS = tuple(
     getattr(signal, name)
@@ -101,6 +93,7 @@ def ending(error: BaseException) -> tuple[int, str]:
     from deepcall_async.errors import (
         AuthenticationFailed,
         BadRequest,
+        ConnectFailed,
         DeepCallError,
         GroupUnavailable,
         ResponseTooLarge,
@@ -121,10 +114,12 @@ def ending(error: BaseException) -> tuple[int, str]:
         return UNAUTHENTICATED, f"{error}{notes}; `deepcall check` says where credentials are from"
     if isinstance(error, ResponseTooLarge):
         return INCOMPLETE, f"{error}{notes}; --max-response-mib raises the limit"
+    if isinstance(error, ConnectFailed) and error.untrusted:
+        return INCOMPLETE, f"{error}{notes}; --ca FILE trusts a private authority"
     if isinstance(error, (BadRequest, GroupUnavailable)):
         return USAGE, f"{error}{notes}"
     if isinstance(error, DeepCallError):
-        return INCOMPLETE, f"{in_options(str(error))}{notes}"
+        return INCOMPLETE, f"{error}{notes}"
     if isinstance(error, OSError):
         return USAGE, _with_name(None, reason(error), error.filename) + notes
     import traceback
@@ -133,13 +128,6 @@ def ending(error: BaseException) -> tuple[int, str]:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return BUG, f"this is a bug: {type(error).__name__}{place}; please report it{notes}"
-
-
-def in_options(said: str) -> str:
-    """Let a message of the client name options of the command in place of its parameters."""
-    for in_code, option in IN_CODE.items():
-        said = said.replace(in_code, option)
-    return said
 
 
 def is_closed_pipe(error: OSError) -> bool:

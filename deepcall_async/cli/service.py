@@ -11,7 +11,6 @@ from deepcall_async.cli.exits import (
     UNAUTHENTICATED,
     USAGE,
     UsageError,
-    in_options,
     reason,
 )
 from deepcall_async.cli.parameters import ConnectOptions
@@ -86,7 +85,7 @@ async def _check(target: Target) -> int:
             return INCOMPLETE
         except DeepCallError as error:
             what, advice = _trouble(error, target)
-            _line("FAIL", what, f"{in_options(str(error))}{advice}")
+            _line("FAIL", what, f"{error}{advice}")
             return INCOMPLETE
     return 0
 
@@ -236,10 +235,12 @@ def _trouble(error: Exception, target: Target) -> tuple[str, str]:
     from deepcall_async.errors import ConnectFailed
 
     if isinstance(error, ConnectFailed):
-        if error.untrusted or in_options(str(error)) != str(error):
+        if error.untrusted:
             return "TLS", ""  # it says itself what to do
         if target.proxy is not None:
             return "proxy", f"; check the proxy from {target.sources['proxy']}"
+        if error.fatal:
+            return "connection", ""
     if getattr(error, "http_status", None) is not None:
         return "service", f"; is {target.base_url} the service's address?"
     return "service", "; try again later, or with a longer --timeout"

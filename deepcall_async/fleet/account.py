@@ -23,11 +23,13 @@ from deepcall_async.audit.fleet import AccountReport, account_report
 from deepcall_async.audit.formats.jsonl import read_jsonl
 from deepcall_async.audit.mutes import Mute
 from deepcall_async.audit.report import Report
+from deepcall_async.audit.rule import Rule
+from deepcall_async.audit.rules import RULES
 from deepcall_async.audit.run import run_audit
 from deepcall_async.audit.snapshot import Snapshot
 from deepcall_async.client import DeepCall
 from deepcall_async.errors import DeepCallError
-from deepcall_async.fleet.folder import finished_report, record_of
+from deepcall_async.fleet.folder import baseline_of, finished_report, keep_baseline, record_of
 from deepcall_async.record import RecordFile, part_of
 from deepcall_async.retry import RetryPolicy
 
@@ -78,26 +80,43 @@ class AuditPlan(Struct, frozen=True, kw_only=True):
 class AccountAudit:
     """Audits one account: what an engine calls, here or elsewhere.
 
-    Pickled, it is the folder and the plan alone; connections stay where they were made.
+    Pickled, it is what it was made of; connections stay where they were made.
     """
 
-    def __init__(self, folder: str, night: datetime, plan: AuditPlan) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: str,
+        night: datetime,
+        plan: AuditPlan,
+        rules: tuple[Rule | str, ...] = RULES,
+    ) -> None:
+        self._folder = Path(folder)
         self._night = night
         self._plan = plan
+        ours = {rule.id: rule for rule in RULES}
+        self._rules = tuple(ours[each] if isinstance(each, str) else each for each in rules)
         self._clients = _Clients(plan)
 
-    def __reduce__(self) -> tuple[type[AccountAudit], tuple[str, datetime, AuditPlan]]:
-        return AccountAudit, (self._folder, self._night, self._plan)
+    def __reduce__(self) -> tuple[type[AccountAudit], tuple[object, ...]]:
+        # Ours go by their ids: they are known wherever this is.
+        rules = tuple(rule.id if rule in RULES else rule for rule in self._rules)
+        return AccountAudit, (str(self._folder), self._night, self._plan, rules)
 
     async def __call__(self, account: Account) -> AccountReport:
         """Audit the account, unless its record of this night is whole."""
-        file = record_of(Path(self._folder), account.name)
+        try:
+            return await self._alone(account)
+        except (PermissionError, IsADirectoryError) as error:
+            # Of one account's files, such as those of a run by another user.
+            return AccountReport.unread(account.name, error)
+
+    async def _alone(self, account: Account) -> AccountReport:
+        file = record_of(self._folder, account.name)
         lock = file.with_name(f"{file.name}.lock")
         # Only an audit that did not come to its end leaves it.
         cut_short = lock.exists()
         async with _locked(lock):
-            report = finished_report(file, self._night)
+            report = finished_report(self._folder, account.name, self._night)
             if report is None:
                 if cut_short and (account.per_second or self._plan.per_second):
                     # It may have been killed just now, and what it sent counts for a second.
@@ -125,6 +144,7 @@ class AccountAudit:
             told = account_report(account.name, report)
             held.end(told)
             if told.complete:
+                keep_baseline(file, baseline_of(self._folder, account.name))
                 record.finish()
             else:
                 record.keep_part()
@@ -149,6 +169,7 @@ class AccountAudit:
             concurrency=plan.concurrency,
             patience=plan.patience,
             baseline=baseline,
+            rules=self._rules,
             only=plan.only,
             ignore=plan.ignore,
             mutes=plan.mutes,
@@ -201,9 +222,7 @@ class _Clients:
             ValueError: a setting is wrong.
         """
         plan = self._plan
-        url = options.base_url(
-            account.base_url or found.base_url or plan.base_url, allow_http=False
-        )
+        url = options.base_url(account.base_url or found.base_url or plan.base_url, allow_http=None)
         key = (url, account.proxy)
         client, users = self._open.get(key) or (self._made(url, account, found), 0)
         self._open[key] = client, users + 1
@@ -260,7 +279,8 @@ async def _locked(file: Path) -> AsyncIterator[None]:
     """Work on an account alone: another process may be at it still, such as one that was left."""
     from filelock import FileLock, Timeout
 
-    lock, waiting = FileLock(file), False
+    # It is held by this task alone, in one thread, so it needs no state for each thread.
+    lock, waiting = FileLock(file, thread_local=False), False
     while True:
         try:
             # The system lifts it when the process ends, however it ends.
@@ -269,7 +289,8 @@ async def _locked(file: Path) -> AsyncIterator[None]:
         except Timeout:
             if not waiting:
                 waiting = True
-                _log.warning("waiting for another process that is at %s", file.stem)
+                # The same words for each account, so that they are told once.
+                _log.warning("another process audits these accounts too: waiting for it")
             await asyncio.sleep(_POLL_SECONDS)
     try:
         yield

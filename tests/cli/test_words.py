@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from deepcall_async.cli.exits import IN_CODE, ending
-from deepcall_async.errors import ConnectFailed
 from tests.support.command import called, environment
 
 
@@ -33,17 +31,6 @@ def test_a_credentials_file_without_any_says_what_it_must_hold(tmp_path):
     done = called("check", "--credentials", file)
     assert "DEEPCALL_USER_ID and DEEPCALL_TOKEN" in done.stdout + done.stderr
     assert "in code" not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(("in_code", "option"), IN_CODE.items())
-def test_what_the_client_says_of_its_parameters_is_said_of_options(in_code, option):
-    assert ending(ConnectFailed(f"no connection: {in_code}")) == (3, f"no connection: {option}")
-
-
-def test_an_expired_certificate_is_not_mended_by_trusting_an_authority():
-    expired = ConnectFailed("the server's certificate cannot be trusted: it has expired")
-    expired.untrusted = True
-    assert "--ca" not in ending(expired)[1]
 
 
 def test_a_status_that_nobody_documents_is_called_so(deepcall_sandbox):

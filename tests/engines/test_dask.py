@@ -211,3 +211,10 @@ def _state(dask_scheduler):
         found.append(repr((task.key, task.annotations, task.exception_text)).encode())
     found.append(repr(list(dask_scheduler.transition_log)).encode())
     return b"".join(found)
+
+
+@pytest.mark.anyio
+async def test_a_cluster_without_workers_is_told_of(env, tmp_path, caplog):
+    with cluster(env, tmp_path, workers=0) as (address, _, _):
+        async with dask.connected(address, at_once=2):
+            assert f"the Dask cluster at {address} has no workers" in caplog.text
