@@ -190,7 +190,7 @@ def _run(arguments: Sequence[str]) -> int:
         # The parser's own answer, such as help; commands write for themselves.
         bound.arguments["console"] = console = page()
         command(*bound.args, **bound.kwargs)
-        emit(drawn(console))
+        emit(drawn(console), drawn=True)
         return 0
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, int) else 0

@@ -110,24 +110,32 @@ def write_all_of(descriptor: int, text: str) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def emit(content: bytes | str) -> None:
+def emit(content: bytes | str, *, drawn: bool = False) -> None:
     """Write data to stdout, at once.
 
+    On a terminal no name in it can steer the terminal, whatever the format; elsewhere data stays as
+    it is.
+
     Args:
-        content: bytes as they are, or text.
+        content: bytes, or text.
+        drawn: it holds escape sequences of our own, and its names were made safe.
 
     Raises:
         PipeClosed: whoever read stdout has closed it.
         OutputError: it could not be written, such as to a full disk.
     """
+    if not drawn and stdout_is_terminal():
+        text = content if isinstance(content, str) else content.decode()
+        content = "\n".join(printable(line.removesuffix("\r")) for line in text.split("\n"))
     try:
         sys.stdout.flush()
         buffer = getattr(sys.stdout, "buffer", None)
         if buffer is None:  # a stand-in for stdout that takes text only
             sys.stdout.write(content if isinstance(content, str) else content.decode())
         else:
-            text = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else None
-            buffer.write(content if text is None else text)
+            if isinstance(content, str):
+                content = content.encode("utf-8", "backslashreplace")
+            buffer.write(content)
             buffer.flush()
     except OSError as error:
         if is_closed_pipe(error):
@@ -205,7 +213,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         console.print(Text(printable(title), style="bold"))
     if cells:
         console.print(table)
-    emit(drawn(console))
+    emit(drawn(console), drawn=True)
 
 
 @contextmanager
