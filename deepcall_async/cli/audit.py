@@ -18,6 +18,7 @@ from deepcall_async.cli.parameters import (
     AllowPartial,
     ConnectOptions,
     FailOnOption,
+    Folder,
     JudgeOptions,
     ListFormat,
     MutesFile,
@@ -45,11 +46,8 @@ def audit(
         Parameter(help="Go on from an earlier run's JSONL, and write to it unless -o names one."),
     ] = None,
     nightly: Annotated[
-        Path | None,
-        Parameter(
-            help="Where to keep records: each run is compared with the last complete one.",
-            metavar="FOLDER",
-        ),
+        Folder | None,
+        Parameter(help="Where to keep records: each run is compared with the last complete one."),
     ] = None,
     judge: JudgeOptions = JudgeOptions(),  # noqa: B008  (frozen)
     running: RunOptions = RunOptions(),  # noqa: B008  (frozen)

@@ -28,6 +28,7 @@ __all__ = [
     "ConnectOptions",
     "FailOn",
     "FailOnOption",
+    "Folder",
     "Ignore",
     "JudgeOptions",
     "ListFormat",
@@ -76,6 +77,14 @@ def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
+def _folder(_: Any, tokens: Sequence[Token]) -> Path:
+    # Such as from a variable that is not set; to `Path` it is the present folder.
+    if not tokens[0].value:
+        raise ValueError("an empty name; write . for the present folder")
+    return Path(tokens[0].value)
+
+
+Folder = Annotated[Path, Parameter(converter=_folder, metavar="FOLDER")]
 Whole = Annotated[int, Parameter(converter=_whole_number, metavar="N")]
 """A whole number, and nothing that could be rounded to one."""
 Number = Annotated[float, Parameter(metavar="N")]

@@ -55,3 +55,21 @@ def test_a_name_without_quotes_is_one_argument_too_many():
     done = called("groups", "add", "Sales", "EU", "[x]", env=environment(DEEPCALL_SSID="abc"))
     assert done.returncode == 2
     assert done.stderr == ("deepcall: 2 arguments too many; a name with spaces stands in quotes\n")
+
+
+@pytest.mark.parametrize("word", ["help", "version"])
+def test_help_and_version_are_options(word):
+    done = called(word)
+    assert (done.returncode, done.stderr) == (2, f"deepcall: did you mean --{word}?\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("audit", "--sandbox", "40", "--nightly="), ("fleet", "audit", "fleet.toml", "--folder", "")],
+)
+def test_a_folder_without_a_name_is_not_the_present_one(arguments, tmp_path):
+    (tmp_path / "fleet.toml").write_text("")
+    done = called(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "an empty name; write . for the present folder" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["fleet.toml"]
