@@ -285,7 +285,7 @@ def _reason(
         return "the proxy wants a user name and password, or refused those it got"
     # What nginx says; it ends the TLS handshake well and refuses the request.
     if status == 400 and b"required SSL certificate" in body:
-        return "the server wants a client certificate: pass ssl= with one loaded"
+        return "the server wants a client certificate: give one (ssl=, or --cert FILE)"
     if 300 <= status < 400:
         return "the server redirects, and a body with credentials is not sent elsewhere"
     if not 200 <= status < 300:

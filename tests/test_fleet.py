@@ -209,15 +209,17 @@ async def test_a_record_that_nobody_reported_is_told_all_the_same(service, fleet
 
 
 @pytest.mark.parametrize("left", [b"", b'{"type":"run","sche'])
-async def test_a_record_that_was_only_begun_is_begun_anew(fleet, tmp_path, left):
+async def test_a_record_that_was_only_begun_is_begun_anew(fleet, tmp_path, left, caplog):
     (tmp_path / "accounts").mkdir()
     (tmp_path / "accounts" / "acme 0.jsonl.part").write_bytes(left)
     (tmp_path / "accounts" / "acme 1.jsonl").write_bytes(b"{}\n")
     found = await audited(fleet, tmp_path)
     assert found["acme 0"].complete
-    # What is damaged otherwise is not thrown away without a word.
-    assert found["acme 1"].verdict.endswith("or move that file away.")
-    assert "acme 1.jsonl: line 1" in found["acme 1"].verdict
+    # What is damaged otherwise is not thrown away, nor without a word.
+    assert found["acme 1"].complete
+    (aside,) = (tmp_path / "accounts").glob("acme 1.jsonl.damaged-*")
+    assert aside.read_bytes() == b"{}\n"
+    assert f"acme 1.jsonl is damaged, not used, and kept as {aside.name}: line 1" in caplog.text
 
 
 async def test_two_runs_at_once_share_the_work(service, fleet, tmp_path, caplog):

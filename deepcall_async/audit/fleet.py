@@ -16,6 +16,7 @@ from msgspec import Struct
 from deepcall_async.audit.finding import SEVERITIES, Severity, rank
 from deepcall_async.audit.labels import count
 from deepcall_async.audit.report import Report
+from deepcall_async.audit.rule import Rule
 from deepcall_async.audit.snapshot import FailedLookup
 from deepcall_async.errors import AuthenticationFailed, DeepCallError
 
@@ -25,9 +26,11 @@ __all__ = [
     "FleetSummary",
     "account_report",
     "fleet_exit_code",
+    "ignored_in_fleet",
 ]
 
 _OLD = timedelta(days=1)
+_STALE_MUTE = "X003"
 _REFUSED = AuthenticationFailed.__name__
 
 
@@ -97,6 +100,18 @@ def account_report(name: str, report: Report) -> AccountReport:
         requests=report.health.requests,
         retries=report.health.retries,
     )
+
+
+def ignored_in_fleet(ignore: Iterable[str], rules: Iterable[Rule]) -> tuple[str, ...]:
+    """The rules not to run in an account: besides those given, the one about mutes.
+
+    All accounts share the mutes, so that in any one account most of them match nothing.
+
+    Args:
+        ignore: ids or names of rules not to run.
+        rules: the rules there are.
+    """
+    return (*ignore, *(rule.id for rule in rules if rule.id == _STALE_MUTE))
 
 
 class FleetSummary(Struct, frozen=True, kw_only=True, tag_field="type", tag="summary"):

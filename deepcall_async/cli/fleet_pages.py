@@ -13,8 +13,9 @@ from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from deepcall_async.audit import Health, Settings, Snapshot, audit, read_jsonl, render
-from deepcall_async.audit.fleet import AccountReport
+from deepcall_async.audit import RULES, Health, Settings, Snapshot, audit, read_jsonl, render
+from deepcall_async.audit.fleet import AccountReport, ignored_in_fleet
+from deepcall_async.audit.formats.jsonl import NewerSchema
 from deepcall_async.cli.exits import OutputError, reason
 from deepcall_async.cli.files import replace_report
 from deepcall_async.cli.parameters import split
@@ -72,7 +73,7 @@ def write_pages(
         except OSError as error:
             failed.append(OutputError(f"{error.filename or files.record}: {reason(error)}"))
         except ValueError as error:
-            failed.append(OutputError(f"{files.record}: {error}"))
+            failed.append(OutputError(str(error)))
         else:
             written[account.name] = files.page
     return Pages(written, failed)
@@ -109,7 +110,7 @@ def _page(account: AccountReport, files: _Files, judge: FleetJudge, settings: Se
         _read(files.record),
         baseline=_read(files.baseline) if files.baseline.exists() else None,
         only=split(judge.rules),
-        ignore=split(judge.ignore),
+        ignore=ignored_in_fleet(split(judge.ignore), RULES),
         mutes=settings.mutes,
         thresholds=settings.thresholds,
         now=datetime.now(UTC),
@@ -119,8 +120,14 @@ def _page(account: AccountReport, files: _Files, judge: FleetJudge, settings: Se
 
 
 def _read(record: Path) -> Snapshot:
-    with record.open("rb") as lines:
-        return read_jsonl(lines)
+    try:
+        with record.open("rb") as lines:
+            return read_jsonl(lines)
+    except NewerSchema as error:
+        raise ValueError(f"{record}: {error}") from None
+    except ValueError as error:
+        why = str(error).partition(";")[0]
+        raise ValueError(f"{record}: {why}; `deepcall fleet audit --again` reads it anew") from None
 
 
 def _link(page: Path, folder: Path) -> str:

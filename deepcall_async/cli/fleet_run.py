@@ -10,11 +10,12 @@ import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from deepcall_async import fanout
-from deepcall_async.audit import Settings
+from deepcall_async.audit import RULES, Settings
 from deepcall_async.audit.accounts import Account, read_accounts
 from deepcall_async.audit.fleet import AccountReport, FleetReport, fleet_exit_code
 from deepcall_async.audit.formats.fleet import (
@@ -24,6 +25,7 @@ from deepcall_async.audit.formats.fleet import (
     fleet_rows,
     render_fleet,
 )
+from deepcall_async.audit.labels import clean
 from deepcall_async.cli.exits import INCOMPLETE, OutputError, UsageError, reason, usage_errors
 from deepcall_async.cli.files import (
     STDOUT,
@@ -70,7 +72,7 @@ def audit_accounts(
 ) -> int:
     """Audit accounts, and give the exit code; the arguments are those of ``fleet audit``."""
     outputs = _outputs(output)
-    settings = read_mutes(judge.mutes)
+    settings = _shared_mutes(judge, quiet=running.quiet)
     with usage_errors(file):
         text = file.read_bytes().decode("utf-8-sig")
         accounts = read_accounts(tomllib.loads(text), file.resolve().parent)
@@ -118,7 +120,18 @@ def report_folders(folders: Sequence[Path], *, output: Sequence[str], judge: Fle
     """Make reports, and give the exit code; the arguments are those of ``fleet report``."""
     outputs = _outputs(output)
     refuse_clashes(outputs, {"--mutes": judge.mutes})
-    return _publish(folders, outputs, judge, read_mutes(judge.mutes), quiet=False)
+    return _publish(folders, outputs, judge, _shared_mutes(judge, quiet=False), quiet=False)
+
+
+def _shared_mutes(judge: FleetJudge, *, quiet: bool) -> Settings:
+    """Read the mutes of all accounts, and tell once which of them can match in none."""
+    settings = read_mutes(judge.mutes)
+    known = {word for rule in RULES for word in (rule.id, rule.name)}
+    for mute in () if quiet else settings.mutes:
+        why = mute.stale(known, datetime.now(UTC).date())
+        if why is not None:
+            say(f"{judge.mutes}: the mute of {clean(str(mute))} {why}")
+    return settings
 
 
 async def _audit(

@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from deepcall_async.audit.accounts import Account
-from deepcall_async.cli.exits import BUG, UNWRITTEN, USAGE, OutputError, Stopped, ending
+from deepcall_async.cli.exits import BUG, UNWRITTEN, USAGE, OutputError, Stopped, UsageError, ending
 from deepcall_async.cli.logs import log_to_stderr
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.terminal import say
@@ -67,6 +67,7 @@ def supervise(
 
     Raises:
         OutputError: a child could not write its records.
+        UsageError: a child could not begin; it has said why.
     """
     children = [_Child(replace(shards, shard=(i, processes))) for i in range(processes)]
     began = last = time.monotonic()
@@ -90,6 +91,10 @@ def supervise(
         progress(_sum(children, len(shards.accounts), time.monotonic() - began))
     if any(each.code == UNWRITTEN for each in children):
         raise OutputError(f"{shards.folder}: not all could be written there")
+    if any(each.code == USAGE for each in children):
+        raise UsageError(
+            "not all processes could begin: mend that, then run the same command again"
+        )
     if any(each.code not in (0, None) for each in children):
         say("deepcall: not all processes came to their end; the same command goes on")
 
@@ -112,11 +117,18 @@ def child() -> int:
         with told:
             run_async(_work(shards))
     except BaseException as error:
-        code, text = (UNWRITTEN, str(error)) if isinstance(error, OSError) else ending(error)
+        code, text = _ending(error)
         if text and not isinstance(error, Stopped):
             say(f"deepcall: shard {shards.shard[0]}: {text}")
         return code
     return 0
+
+
+def _ending(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, OSError):
+        return UNWRITTEN, str(error)
+    # What `audit_fleet` says of its arguments and of the folder.
+    return (USAGE, str(error)) if isinstance(error, ValueError) else ending(error)
 
 
 async def _work(shards: Shards) -> None:

@@ -148,7 +148,18 @@ def _run(call: Callable[[K], Awaitable[V]], key: K) -> V:
     async def work() -> V:
         return await call(key)
 
-    return asyncio.run(work())
+    try:
+        return asyncio.run(work())
+    except DeepCallError as error:
+        failed = error
+    # Dask pickles all that led to an error, and where it cannot, it sends no more than its text.
+    each: BaseException | None = failed
+    while each is not None:
+        each.__context__ = None
+        if not isinstance(each.__cause__, DeepCallError):
+            each.__cause__ = None
+        each = each.__cause__
+    raise failed
 
 
 def _is_encrypted(address: str) -> bool:

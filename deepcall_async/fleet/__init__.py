@@ -54,6 +54,12 @@ The page ranks the accounts: what was not read first, then groups that ring nobo
 old. Each account has a page of its own beside its record, with what changed since the record
 before.
 
+A record that is damaged is kept as ``NAME.jsonl.damaged-TIME``, and the account is read anew. It
+is noticed when the record is needed: for the account's page, or in the next night.
+
+Mutes are for all accounts. One that matches nothing is not told (X003), because it may be of
+another account.
+
 An account of which a single group could not be read is unread, and the exit code is 3. It is 4
 only when all credentials were refused.
 

@@ -19,8 +19,8 @@ from msgspec import Struct
 from deepcall_async import options
 from deepcall_async.audit.accounts import Account
 from deepcall_async.audit.config import Thresholds
-from deepcall_async.audit.fleet import AccountReport, account_report
-from deepcall_async.audit.formats.jsonl import read_jsonl
+from deepcall_async.audit.fleet import AccountReport, account_report, ignored_in_fleet
+from deepcall_async.audit.formats.jsonl import NewerSchema, read_jsonl
 from deepcall_async.audit.mutes import Mute
 from deepcall_async.audit.report import Report
 from deepcall_async.audit.rule import Rule
@@ -58,7 +58,8 @@ class AuditPlan(Struct, frozen=True, kw_only=True):
         cert: a PEM file of a client certificate and its key.
         only: ids or names of the rules to run; empty for all.
         ignore: ids or names of rules not to run.
-        mutes: findings that are known and accepted.
+        mutes: findings that are known and accepted, in every account; X003 does not run, because
+            one that matches nothing may be of another account.
         thresholds: where the rules draw their lines.
     """
 
@@ -130,8 +131,8 @@ class AccountAudit:
     async def _audited(self, account: Account, file: Path) -> AccountReport:
         try:
             found = options.referenced_credentials(account.credentials, Path())
-            baseline = _snapshot(file)
-            earlier = _snapshot(part_of(file))
+            baseline = self._snapshot(file)
+            earlier = self._snapshot(part_of(file))
         except (ValueError, OSError) as error:
             return AccountReport.unread(account.name, error)
         if earlier is not None and _began(earlier) < self._night:
@@ -156,6 +157,25 @@ class AccountAudit:
             raise
         return told
 
+    def _snapshot(self, file: Path) -> Snapshot | None:
+        """What a record tells; one that is damaged is kept aside, and the account read anew."""
+        try:
+            with file.open("rb") as lines:
+                if not lines.readline().endswith(b"\n"):
+                    return None  # killed while it was begun
+                lines.seek(0)
+                return read_jsonl(lines)
+        except FileNotFoundError:
+            return None
+        except NewerSchema as error:
+            raise ValueError(f"{file.name}: {error}") from None
+        except ValueError as error:
+            aside = file.with_name(f"{file.name}.damaged-{self._night:%Y%m%dT%H%M%S%f}")
+            file.replace(aside)
+            why = str(error).partition(";")[0]
+            _log.warning("%s is damaged, not used, and kept as %s: %s", file.name, aside.name, why)
+            return None
+
     async def _run(
         self,
         client: DeepCall,
@@ -171,7 +191,7 @@ class AccountAudit:
             baseline=baseline,
             rules=self._rules,
             only=plan.only,
-            ignore=plan.ignore,
+            ignore=ignored_in_fleet(plan.ignore, self._rules),
             mutes=plan.mutes,
             thresholds=plan.thresholds,
             max_failures=plan.max_failures,
@@ -296,19 +316,6 @@ async def _locked(file: Path) -> AsyncIterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _snapshot(file: Path) -> Snapshot | None:
-    try:
-        with file.open("rb") as lines:
-            if not lines.readline().endswith(b"\n"):
-                return None  # killed while it was begun
-            lines.seek(0)
-            return read_jsonl(lines)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}; or move that file away") from None
 
 
 def _began(snapshot: Snapshot) -> datetime:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from deepcall_async import fanout, options
 from deepcall_async.audit.accounts import Account, anchored, check_distinct
 from deepcall_async.audit.engine import check_choice
-from deepcall_async.audit.fleet import AccountReport
+from deepcall_async.audit.fleet import AccountReport, ignored_in_fleet
 from deepcall_async.audit.fleet_parts import SCHEMA, EndLine, FleetLine
 from deepcall_async.audit.rule import Rule
 from deepcall_async.audit.rules import RULES
@@ -101,7 +101,12 @@ async def audit_fleet(
     check_distinct(accounts)
     rules = tuple(rules)
     check_choice(
-        rules, plan.only, plan.ignore, new_only=False, baseline=Snapshot(), whole_account=True
+        rules,
+        plan.only,
+        ignored_in_fleet(plan.ignore, rules),
+        new_only=False,
+        baseline=Snapshot(),
+        whole_account=True,
     )
     _require_filelock()
     # Looked up here: the environment of another machine may name another address.

@@ -94,5 +94,5 @@ def test_an_account_with_a_long_list_can_be_read():
         env = account_of(process)
         refused = called("groups", "list", "--max-response-mib", 1, env=env)
         assert refused.returncode == 3
-        assert "--max-response-mib raises the limit" in refused.stderr
+        assert "(max_response_bytes=, or --max-response-mib)" in refused.stderr
         assert called("groups", "list", "--max-response-mib", 8, env=env).returncode == 0
