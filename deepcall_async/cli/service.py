@@ -111,7 +111,10 @@ async def _reachable(target: Target) -> bool:
         async with asyncio.timeout(target.timeout):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as error:
-        _line("FAIL", "TLS", f"{error.verify_message}{_of_certificate(error)}")
+        # What else is wrong with a certificate is not mended by trusting anybody.
+        private = error.verify_code in _UNKNOWN_ISSUER
+        advice = "; give --ca FILE if its authority is a private one" if private else ""
+        _line("FAIL", "TLS", f"{error.verify_message}{advice}")
         return False
     except ssl.SSLError as error:
         _line("FAIL", "TLS", f"{error.reason or error}; is {host}:{port} an https:// address?")
@@ -234,7 +237,7 @@ def _trouble(error: Exception, target: Target) -> tuple[str, str]:
 
     if isinstance(error, ConnectFailed):
         if error.untrusted:
-            return "TLS", _of_certificate(error.__cause__)
+            return "TLS", ""  # it says itself what to do
         if target.proxy is not None:
             return "proxy", f"; check the proxy from {target.sources['proxy']}"
         if error.fatal:
@@ -242,12 +245,6 @@ def _trouble(error: Exception, target: Target) -> tuple[str, str]:
     if getattr(error, "http_status", None) is not None:
         return "service", f"; is {target.base_url} the service's address?"
     return "service", "; try again later, or with a longer --timeout"
-
-
-def _of_certificate(error: BaseException | None) -> str:
-    if getattr(error, "verify_code", None) not in _UNKNOWN_ISSUER:
-        return ""  # what is wrong with it is not mended by trusting anybody
-    return "; give --ca FILE if its authority is a private one"
 
 
 def _host(url: str) -> str:
