@@ -39,7 +39,7 @@ _NAMES = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN")
 
 
 def credentials_from(
-    get: Callable[[str], str | None], where: str = "the file"
+    get: Callable[[str], str | None], where: str = "the file", hint: str = ""
 ) -> SessionId | UserToken:
     """The credentials under DEEPCALL_SSID, or under DEEPCALL_USER_ID and DEEPCALL_TOKEN.
 
@@ -60,13 +60,14 @@ def credentials_from(
         raise ValueError(f"{where} holds {there} but not {missing}: give both")
     raise ValueError(
         f"{where} holds no credentials: give DEEPCALL_SSID, or DEEPCALL_USER_ID and"
-        " DEEPCALL_TOKEN; in code, SessionId(...) or UserToken(..., ...)"
+        f" DEEPCALL_TOKEN{hint}"
     )
 
 
 def credentials_from_environment() -> SessionId | UserToken:
     """The credentials in the environment."""
-    return credentials_from(lambda name: os.environ.get(name), "the environment")
+    hint = "; in code, SessionId(...) or UserToken(..., ...)"
+    return credentials_from(lambda name: os.environ.get(name), "the environment", hint)
 
 
 def wrong_credentials(given: object) -> TypeError | None:

@@ -71,9 +71,10 @@ With ``--baseline yesterday.jsonl`` a finding is new when the baseline lacked it
 called new that the baseline had not read. A baseline, or a record to resume, of another account
 is refused.
 
-``--nightly FOLDER`` does all of this by itself. Each night is compared with the last one that
-read everything, which only a complete one replaces. The first night has nothing to be compared
-with and reports everything. A second run at the same time is refused. Thirty records are kept.
+``--nightly FOLDER`` does all of this by itself, for the whole account. Each night is compared with
+the last one that read everything, which only a complete one replaces. The first night has nothing
+to be compared with and reports everything. A second run at the same time is refused. Thirty records
+are kept.
 """
 
 from typing import TYPE_CHECKING

@@ -54,7 +54,9 @@ def _cover(report: Report) -> str:
         return "" if report.pending or report.failed else "No group was read."
     total = report.groups if chosen else report.read_count
     number = f"{count(total, 'group')}" if total > 1 else "one group"
-    scope = f"the {number} {'chosen' if chosen else 'read'}"
+    # A run that goes on from another keeps what that one had read, chosen now or not.
+    picked = "chosen" if snapshot.run.resumed_from is None else "in the record"
+    scope = f"the {number} {picked if chosen else 'read'}"
     if dark:
         number = count(len(dark), "group")
         if chosen or not report.complete:
@@ -64,9 +66,9 @@ def _cover(report: Report) -> str:
         return f"Callers to {number} reach nobody{spared}."
     which = "" if report.complete else " that was read"
     if not any(True for _ in report.context.active()):
-        return f"No group{' of those chosen' if chosen else ''}{which} is active."
+        return f"No group{f' of those {picked}' if chosen else ''}{which} is active."
     if chosen and total == 1:
-        return "The one group chosen has someone who receives calls."
+        return f"The one group {picked} has someone who receives calls."
     scope = f"active group of {scope}" if chosen else "active group"
     return f"Every {scope}{which} has someone who receives calls."
 

@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Parameter,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 from cyclopts.completion.install import create_install_completion_command
 
 from deepcall_async.cli.exits import USAGE, UsageError, ending
@@ -179,13 +186,22 @@ def _run(arguments: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(arguments, print_error=False, exit_on_error=False)
     except UnknownOptionError as error:
         raise UsageError(_unknown(error)) from None
+    except UnknownCommandError as error:
+        if arguments[0] in ("help", "version"):
+            raise UsageError(f"did you mean --{arguments[0]}?") from None
+        raise UsageError(str(error)) from None
+    except UnusedCliTokensError as error:
+        # Not shown: one of them may be a secret.
+        number = len(error.unused_tokens or ())
+        too_many = "1 argument" if number == 1 else f"{number} arguments"
+        raise UsageError(f"{too_many} too many; a name with spaces stands in quotes") from None
     except CycloptsError as error:
         raise UsageError(str(error)) from None
     if "console" in bound.arguments:
         # The parser's own answer, such as help; commands write for themselves.
         bound.arguments["console"] = console = page()
         command(*bound.args, **bound.kwargs)
-        emit(drawn(console))
+        emit(drawn(console), drawn=True)
         return 0
     code = command(*bound.args, **bound.kwargs)
     return code if isinstance(code, int) else 0

@@ -18,6 +18,7 @@ from deepcall_async.cli.parameters import (
     AllowPartial,
     ConnectOptions,
     FailOnOption,
+    Folder,
     JudgeOptions,
     ListFormat,
     MutesFile,
@@ -45,11 +46,8 @@ def audit(
         Parameter(help="Go on from an earlier run's JSONL, and write to it unless -o names one."),
     ] = None,
     nightly: Annotated[
-        Path | None,
-        Parameter(
-            help="Where to keep records: each run is compared with the last complete one.",
-            metavar="FOLDER",
-        ),
+        Folder | None,
+        Parameter(help="Where to keep records: each run is compared with the last complete one."),
     ] = None,
     judge: JudgeOptions = JudgeOptions(),  # noqa: B008  (frozen)
     running: RunOptions = RunOptions(),  # noqa: B008  (frozen)
@@ -64,6 +62,11 @@ def audit(
             raise UsageError(f"--sandbox is an account of its own: leave out {options}")
     if nightly is not None and (judge.baseline is not None or resume is not None):
         raise UsageError("--nightly chooses the baseline: leave out --baseline and --resume")
+    if nightly is not None and group_ids:
+        raise UsageError(
+            "--nightly keeps the record of the whole account, which the next night is compared"
+            " with: leave out the group ids"
+        )
     if judge.new_only and judge.baseline is None and nightly is None:
         raise UsageError("--new-only compares with a baseline: give --baseline FILE or --nightly")
     from deepcall_async.cli.audit_run import audit_account

@@ -127,7 +127,7 @@ def _run(
             if stale.begun or not isinstance(error, UsageError):
                 for failure in stale.mark():
                     say(f"deepcall: {failure}")
-            _tell_how_to_go_on(records, error)
+            _tell_how_to_go_on(records, error, plan, night)
             raise
     for file in records:
         file.finish()
@@ -180,15 +180,17 @@ async def _work(plan: _Plan, record: Callable[[bytes], object]) -> Report:
             raise UsageError(str(error)) from error
 
 
-def _tell_how_to_go_on(records: Sequence[Record], error: BaseException) -> None:
+def _tell_how_to_go_on(
+    records: Sequence[Record], error: BaseException, plan: _Plan, night: Nightly | None
+) -> None:
     if isinstance(error, (UsageError, PipeClosed)):
         return  # the same again would fail again; or nobody reads
     files = [record for record in records if record.part is not None]
     if files:
-        error.add_note(
-            f"what was read is in {files[0].part}: go on with `deepcall audit --resume"
-            f" {files[0].path}`"
-        )
+        same = "options" if plan.group_ids is None else "groups and options"
+        resume = f"--resume {files[0].path}"
+        how = f"and {resume}" if night is None else f"but {resume} in place of --nightly"
+        error.add_note(f"what was read is in {files[0].part}: go on with the same {same} {how}")
     elif isinstance(error, KeyboardInterrupt):
         error.add_note("nothing was kept: -o jsonl:FILE keeps what was read")
 

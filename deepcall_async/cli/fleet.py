@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 
 from deepcall_async.cli.exits import UsageError
 from deepcall_async.cli.fleet_options import FleetConnect, FleetJudge, FleetOutputs, FleetRun
+from deepcall_async.cli.parameters import Folder
 
 __all__ = ["app", "audit", "report"]
 
@@ -35,10 +36,8 @@ def audit(
     accounts: Annotated[Path, Parameter(help="A TOML file of [[account]] tables.")],
     *,
     folder: Annotated[
-        Path,
-        Parameter(
-            help="Where records are kept; the same command goes on from there.", metavar="FOLDER"
-        ),
+        Folder,
+        Parameter(help="Where records are kept; the same command goes on from there."),
     ],
     output: FleetOutputs = (),
     judge: FleetJudge = FleetJudge(),  # noqa: B008  (frozen)

@@ -59,7 +59,7 @@ class FleetConnect:
     max_response_mib: MaxResponse = 32
 
     def __post_init__(self) -> None:
-        in_range("--timeout", self.timeout, 0.001, 86_400)
+        in_range("--timeout", self.timeout, 0.001, 86_400, "seconds")
         in_range("--max-response-mib", self.max_response_mib, 1, 4096)
 
 

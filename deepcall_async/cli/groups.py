@@ -157,10 +157,10 @@ def update_group(
             f"name: {printable(group.name)} -> {printable(name)}"
             if name != group.name
             else f"name: {printable(name)}, as it is",
-            f"status: {group.status} -> {status}"
-            if status is not None
-            else f"status: {group.status}, not sent; the service may make it 1",
+            f"status: {_status_after(group, status)}",
         ]
+        if status not in (None, 0, 1):
+            plan.append(f"{status} is no status that is documented; only 1 is known to be active")
         if not await _agreed(plan, dry_run=dry_run, yes=yes):
             return None
         return await client.groups.update(group_id, name=name, status=status)
@@ -321,6 +321,19 @@ def _is_named(group: Group, wanted: str) -> bool:
 
 def _status(group: Group) -> str:
     return "active" if group.active else "inactive"
+
+
+def _status_after(group: Group, wanted: int | None) -> str:
+    now = _meaning(group.status)
+    if wanted is None:
+        return f"{now}, not sent; the service may make it 1"
+    return f"{now}, as it is" if wanted == group.status else f"{now} -> {_meaning(wanted)}"
+
+
+def _meaning(status: int | None) -> str:
+    if status is None:
+        return "not known"
+    return f"{status} ({'active' if status == 1 else 'inactive'})"
 
 
 def _created(group: Group) -> str:

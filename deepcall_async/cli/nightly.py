@@ -76,10 +76,11 @@ def open_nightly(folder: Path) -> Iterator[Nightly]:
             lock.acquire(timeout=0)
         except Timeout:
             raise UsageError(f"{folder}: another run is at work there") from None
+    night = Nightly(_free_name(folder), folder / _LAST)
     try:
-        yield Nightly(_free_name(folder), folder / _LAST)
+        yield night
     finally:
-        _prune(folder)
+        _prune(folder, night.record.name)
         lock.release()
 
 
@@ -94,8 +95,10 @@ def _free_name(folder: Path) -> Path:
         number += 1
 
 
-def _prune(folder: Path) -> None:
-    dated = sorted(path for path in folder.iterdir() if _DATED.fullmatch(path.name))
+def _prune(folder: Path, own: str) -> None:
+    dated = [path for path in folder.iterdir() if _DATED.fullmatch(path.name)]
+    # This night's stays, though a clock that was ahead has dated others after it.
+    dated.sort(key=lambda path: (path.name.startswith(own), path.name))
     for path in dated[:-KEPT]:
         with suppress(OSError):
             path.unlink()

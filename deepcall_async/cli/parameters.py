@@ -28,6 +28,7 @@ __all__ = [
     "ConnectOptions",
     "FailOn",
     "FailOnOption",
+    "Folder",
     "Ignore",
     "JudgeOptions",
     "ListFormat",
@@ -76,6 +77,14 @@ def _whole_number(_: Any, tokens: Sequence[Token]) -> int:
     return int(text)
 
 
+def _folder(_: Any, tokens: Sequence[Token]) -> Path:
+    # Such as from a variable that is not set; to `Path` it is the present folder.
+    if not tokens[0].value:
+        raise ValueError("an empty name; write . for the present folder")
+    return Path(tokens[0].value)
+
+
+Folder = Annotated[Path, Parameter(converter=_folder, metavar="FOLDER")]
 Whole = Annotated[int, Parameter(converter=_whole_number, metavar="N")]
 """A whole number, and nothing that could be rounded to one."""
 Number = Annotated[float, Parameter(metavar="N")]
@@ -170,7 +179,7 @@ class ConnectOptions:
     max_response_mib: MaxResponse = 32
 
     def __post_init__(self) -> None:
-        in_range("--timeout", self.timeout, 0.001, 86_400)
+        in_range("--timeout", self.timeout, 0.001, 86_400, "seconds")
         in_range("--max-response-mib", self.max_response_mib, 1, 4096)
 
 
@@ -215,7 +224,9 @@ def split(words: Sequence[str]) -> list[str]:
     return [part.strip() for word in words for part in word.split(",") if part.strip()]
 
 
-def in_range(option: str, value: float | None, low: float, high: float) -> None:
+def in_range(
+    option: str, value: float | None, low: float, high: float, unit: str | None = None
+) -> None:
     """Refuse a number that is out of range.
 
     Args:
@@ -223,13 +234,15 @@ def in_range(option: str, value: float | None, low: float, high: float) -> None:
         value: the number, or None when it was not given.
         low: the least.
         high: the most.
+        unit: what it counts, such as "seconds", where its name does not say so.
     """
     if value is not None and not low <= value <= high:
-        raise UsageError(f"{option} must be from {low:,.10g} to {high:,.10g}, not {value:,.10g}")
+        limits = f"from {low:,.10g} to {high:,.10g}" + (f" {unit}" if unit else "")
+        raise UsageError(f"{option} must be {limits}, not {value:,.10g}")
 
 
 def check_pace(concurrency: int | None, rate: float | None, patience: float) -> None:
     """Refuse options of how fast to ask that are out of range."""
     in_range("--concurrency", concurrency, 1, 1000)
     in_range("--rate", rate, 0.001, 1_000_000)
-    in_range("--patience", patience, 0, 86_400)
+    in_range("--patience", patience, 0, 86_400, "seconds")

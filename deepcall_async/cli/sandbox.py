@@ -72,10 +72,10 @@ def serve_sandbox(
     in_range("--groups", groups, 0, 1_000_000)
     in_range("--agents", agents, 60, 1_000_000)
     in_range("--seed", seed, 0, 2**63)
-    in_range("--latency", latency, 0, 86_400)
+    in_range("--latency", latency, 0, 86_400, "seconds")
     in_range("--drop-rate", drop_rate, 0, 1)
     in_range("--rate-limit", rate_limit, 0.001, 1_000_000)
-    in_range("--ssid-lifetime", ssid_lifetime, 0, 10**9)
+    in_range("--ssid-lifetime", ssid_lifetime, 0, 10**9, "seconds")
     if empty and groups != DEMO_GROUPS:
         raise UsageError("--empty is an account without groups: leave out --groups")
     if accounts is not None:

@@ -6,7 +6,13 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deepcall_async.cli.exits import INCOMPLETE, UNAUTHENTICATED, USAGE, UsageError, reason
+from deepcall_async.cli.exits import (
+    INCOMPLETE,
+    UNAUTHENTICATED,
+    USAGE,
+    UsageError,
+    reason,
+)
 from deepcall_async.cli.parameters import ConnectOptions
 from deepcall_async.cli.terminal import emit
 from deepcall_async.redaction import printable
@@ -16,6 +22,9 @@ if TYPE_CHECKING:
     from deepcall_async.client import DeepCall
 
 __all__ = ["check", "probe", "shape"]
+
+# Of OpenSSL's x509_vfy.h: who signed a certificate is not known here.
+_UNKNOWN_ISSUER = (2, 18, 19, 20, 21)
 
 
 def check(
@@ -76,7 +85,7 @@ async def _check(target: Target) -> int:
             return INCOMPLETE
         except DeepCallError as error:
             what, advice = _trouble(error, target)
-            _line("FAIL", what, f"{error}; {advice}")
+            _line("FAIL", what, f"{error}{advice}")
             return INCOMPLETE
     return 0
 
@@ -102,8 +111,10 @@ async def _reachable(target: Target) -> bool:
         async with asyncio.timeout(target.timeout):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as error:
-        said = f"{error.verify_message}; give --ca FILE if its authority is a private one"
-        _line("FAIL", "TLS", said)
+        # What else is wrong with a certificate is not mended by trusting anybody.
+        private = error.verify_code in _UNKNOWN_ISSUER
+        advice = "; give --ca FILE if its authority is a private one" if private else ""
+        _line("FAIL", "TLS", f"{error.verify_message}{advice}")
         return False
     except ssl.SSLError as error:
         _line("FAIL", "TLS", f"{error.reason or error}; is {host}:{port} an https:// address?")
@@ -226,12 +237,14 @@ def _trouble(error: Exception, target: Target) -> tuple[str, str]:
 
     if isinstance(error, ConnectFailed):
         if error.untrusted:
-            return "TLS", "give --ca FILE if its authority is a private one"
+            return "TLS", ""  # it says itself what to do
         if target.proxy is not None:
-            return "proxy", f"check the proxy from {target.sources['proxy']}"
+            return "proxy", f"; check the proxy from {target.sources['proxy']}"
+        if error.fatal:
+            return "connection", ""
     if getattr(error, "http_status", None) is not None:
-        return "service", f"is {target.base_url} the service's address?"
-    return "service", "try again later, or with a longer --timeout"
+        return "service", f"; is {target.base_url} the service's address?"
+    return "service", "; try again later, or with a longer --timeout"
 
 
 def _host(url: str) -> str:

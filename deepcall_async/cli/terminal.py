@@ -7,11 +7,15 @@ where something is drawn.
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
+from queue import Full, Queue
 from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from deepcall_async.cli.exits import OutputError, PipeClosed, is_closed_pipe, reason
@@ -31,14 +35,21 @@ __all__ = [
     "say",
     "show_table",
     "stdout_is_terminal",
+    "unhurried_stderr",
+    "write_all_of",
 ]
 
 ProgressStyle = Literal["auto", "bar", "lines", "none"]
 
 _EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
+_WAITING = 1000
+"""Messages that wait for a slow stderr before more are lost."""
+_LAST_WORDS = 1.0
+"""Seconds that the end waits for what was said to be read."""
 _NARROWEST = 40
 """Columns below which help is laid out as if there were so many."""
+_UNWRAPPED = 10_000
 _NARROWEST_TABLE = 60
 """Columns below which a table is not drawn: its cells would be a letter wide."""
 
@@ -58,24 +69,73 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-def emit(content: bytes | str) -> None:
+@contextmanager
+def unhurried_stderr() -> Iterator[None]:
+    """Let nothing wait for whoever reads stderr, for what runs for long.
+
+    What is said meanwhile is written by a thread; while a thousand messages wait, more are lost.
+    """
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):  # closed, or a stand-in for stderr
+        yield
+        return
+    waiting: Queue[str | None] = Queue(_WAITING)
+
+    def write() -> None:
+        for text in iter(waiting.get, None):
+            # Not through `sys.stderr`: while nobody reads it, its lock would hold up the end.
+            with suppress(OSError):
+                write_all_of(descriptor, text)
+
+    thread = threading.Thread(target=write, name="deepcall-stderr", daemon=True)
+    thread.start()
+    try:
+        with redirect_stderr(_Queued(sys.stderr, waiting)):
+            yield
+    finally:
+        with suppress(Full):
+            waiting.put_nowait(None)
+            thread.join(_LAST_WORDS)
+
+
+def write_all_of(descriptor: int, text: str) -> None:
+    """Write a text to a descriptor, however many writes it takes.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    rest = text.encode("utf-8", "backslashreplace")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def emit(content: bytes | str, *, drawn: bool = False) -> None:
     """Write data to stdout, at once.
 
+    On a terminal no name in it can steer the terminal, whatever the format; elsewhere data stays as
+    it is.
+
     Args:
-        content: bytes as they are, or text.
+        content: bytes, or text.
+        drawn: it holds escape sequences of our own, and its names were made safe.
 
     Raises:
         PipeClosed: whoever read stdout has closed it.
         OutputError: it could not be written, such as to a full disk.
     """
+    if not drawn and stdout_is_terminal():
+        text = content if isinstance(content, str) else content.decode()
+        content = "\n".join(printable(line.removesuffix("\r")) for line in text.split("\n"))
     try:
         sys.stdout.flush()
         buffer = getattr(sys.stdout, "buffer", None)
         if buffer is None:  # a stand-in for stdout that takes text only
             sys.stdout.write(content if isinstance(content, str) else content.decode())
         else:
-            text = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else None
-            buffer.write(content if text is None else text)
+            if isinstance(content, str):
+                content = content.encode("utf-8", "backslashreplace")
+            buffer.write(content)
             buffer.flush()
     except OSError as error:
         if is_closed_pipe(error):
@@ -93,7 +153,8 @@ def page() -> Console:
     stdout = _console(sys.stdout)
     return Console(
         file=StringIO(),
-        width=max(stdout.width, _NARROWEST),
+        # Elsewhere than on a terminal `drawn` wraps: the parser's own wrapping leaves rags.
+        width=max(stdout.width, _NARROWEST) if stdout.is_terminal else _UNWRAPPED,
         force_terminal=stdout.is_terminal,
         color_system="auto" if stdout.is_terminal else None,
         markup=False,
@@ -104,7 +165,11 @@ def page() -> Console:
 
 def drawn(page: Console) -> str:
     """Give what was drawn on a `page`."""
-    return cast("StringIO", page.file).getvalue()
+    text = cast("StringIO", page.file).getvalue()
+    if page.is_terminal:
+        return text
+    width = max(_console(sys.stdout).width, _NARROWEST)
+    return "".join(f"{_wrapped(line, width)}\n" for line in text.splitlines())
 
 
 def stdout_is_terminal() -> bool:
@@ -148,7 +213,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         console.print(Text(printable(title), style="bold"))
     if cells:
         console.print(table)
-    emit(drawn(console))
+    emit(drawn(console), drawn=True)
 
 
 @contextmanager
@@ -192,6 +257,21 @@ def progress_display(
         yield _Lines(label)
 
 
+def _wrapped(line: str, width: int) -> str:
+    """Wrap a line with what follows indented by two more; an example to copy stays whole."""
+    indent = line[: len(line) - len(line.lstrip())]
+    if line.startswith("  deepcall "):
+        return line
+    return textwrap.fill(
+        line.strip(),
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  " if indent else "",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 class _Lines:
     def __init__(self, label: str) -> None:
         self._label = label
@@ -207,6 +287,21 @@ class _Lines:
         left = "" if not progress.eta else f", about {progress.eta:,.0f} s left"
         failed = f", {_failures(progress)}" if progress.failed else ""
         say(f"{self._label}: {progress.done:,}{of}, {progress.rate:,.0f}/s{left}{failed}")
+
+
+class _Queued(StringIO):
+    """A stand-in for stderr that never waits."""
+
+    def __init__(self, stream: TextIO, waiting: Queue[str | None]) -> None:
+        super().__init__()
+        self._waiting = waiting
+        self.isatty = stream.isatty  # type: ignore[method-assign]
+        self.fileno = stream.fileno  # type: ignore[method-assign]
+
+    def write(self, text: str) -> int:
+        with suppress(Full):
+            self._waiting.put_nowait(text)
+        return len(text)
 
 
 class _Forgiving:

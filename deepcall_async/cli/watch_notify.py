@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 import random
 import sys
 from collections import Counter
@@ -24,7 +23,7 @@ from deepcall_async.audit.change import Change, Digest, digest
 from deepcall_async.cli.config import warn_if_exposed
 from deepcall_async.cli.exits import PipeClosed, UsageError, usage_errors
 from deepcall_async.cli.loop import in_daemon_thread
-from deepcall_async.cli.terminal import say
+from deepcall_async.cli.terminal import say, write_all_of
 from deepcall_async.watch import Follower
 
 if TYPE_CHECKING:
@@ -226,9 +225,7 @@ def _print(lines: str) -> None:
         sys.stdout.write(lines)
         return
     # Not through `sys.stdout`: while nobody reads it, its lock would hold up the end.
-    rest = lines.encode("utf-8", "backslashreplace")
-    while rest:
-        rest = rest[os.write(stdout, rest) :]
+    write_all_of(stdout, lines)
 
 
 async def _send(service: Apprise, footer: str, changes: tuple[Change, ...]) -> bool:

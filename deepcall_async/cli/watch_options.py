@@ -78,10 +78,10 @@ class WatchOptions:
     quiet: Annotated[Quiet, Parameter(group=RUNNING)] = False
 
     def __post_init__(self) -> None:
-        in_range("--every", self.every, 1, 7 * _DAY)
+        in_range("--every", self.every, 1, 7 * _DAY, "seconds")
         in_range("--confirm", self.confirm, 1, 100)
         in_range("--clear", self.clear, 1, 100)
-        in_range("--cooldown", self.cooldown, 0, 365 * _DAY)
+        in_range("--cooldown", self.cooldown, 0, 365 * _DAY, "seconds")
         check_pace(self.concurrency, self.rate, self.patience)
 
 

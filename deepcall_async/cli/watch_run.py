@@ -20,7 +20,7 @@ from deepcall_async.cli.exits import Stopped, UsageError, usage_errors
 from deepcall_async.cli.logs import log_to_stderr
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.parameters import ConnectOptions
-from deepcall_async.cli.terminal import say
+from deepcall_async.cli.terminal import say, unhurried_stderr
 from deepcall_async.cli.watch_notify import (
     Channel,
     channels_in,
@@ -58,6 +58,7 @@ def watch_account(
         address_of(telling.listen, allow_remote=telling.allow_remote)
     # A signal is how it is meant to end; a service manager sends SIGTERM.
     with (
+        unhurried_stderr(),
         log_to_stderr(verbose=looking.verbose, quiet=looking.quiet, patience=looking.patience),
         suppress(Stopped),
     ):

@@ -27,4 +27,4 @@ async def test_a_certificate_is_not_the_proxys_trouble():
         done = await asyncio.to_thread(deepcall, "check", "--proxy", url, env=environment(server))
     assert done.returncode == 3
     assert "FAIL  TLS" in done.stdout
-    assert "give --ca FILE" in done.stdout
+    assert "or --ca FILE)" in done.stdout

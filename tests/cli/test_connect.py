@@ -14,11 +14,11 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize(
     ("command", "option", "value", "limits"),
     [
-        (("audit",), "--timeout", "nan", "from 0.001 to 86,400, not nan"),
-        (("audit", "--sandbox", "40"), "--timeout", "-1", "from 0.001 to 86,400, not -1"),
+        (("audit",), "--timeout", "nan", "from 0.001 to 86,400 seconds, not nan"),
+        (("audit", "--sandbox", "40"), "--timeout", "-1", "from 0.001 to 86,400 seconds, not -1"),
         (("audit", "--sandbox", "40"), "--max-response-mib", "0", "from 1 to 4,096, not 0"),
-        (("groups", "list"), "--timeout", "0", "from 0.001 to 86,400, not 0"),
-        (("check",), "--timeout", "inf", "from 0.001 to 86,400, not inf"),
+        (("groups", "list"), "--timeout", "0", "from 0.001 to 86,400 seconds, not 0"),
+        (("check",), "--timeout", "inf", "from 0.001 to 86,400 seconds, not inf"),
         (("probe",), "--max-response-mib", "4097", "from 1 to 4,096, not 4,097"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_group_from_its_beginning_to_its_end(env, deepcall_sandbox):
     )
     assert updated.returncode == 0
     assert "name: Sales -> Sales EU" in updated.stderr
-    assert "status: 1 -> 0" in updated.stderr
+    assert "status: 1 (active) -> 0 (inactive)" in updated.stderr
     assigned = deepcall("groups", "assign", group, "3", "8", "--receive", "3", "--yes", env=env)
     assert assigned.returncode == 0
     assert "add  agent 3 bhawesh: receives calls" in assigned.stderr

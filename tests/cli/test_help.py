@@ -142,3 +142,14 @@ def test_help_ends_with_what_is_of_use_to_the_command():
         assert "Environment:" in shown
         assert "has examples" not in shown  # it has none
     assert "`deepcall COMMAND --help` has examples." in called("--help").stdout
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120])
+def test_in_a_pipe_help_is_wrapped_once_and_indented(columns):
+    shown = called("audit", "--help", env=environment(COLUMNS=str(columns))).stdout.splitlines()
+    prose = [line for line in shown if not line.startswith("  deepcall ")]
+    assert max(map(len, prose)) <= columns
+    assert not [line for line in shown if line != line.rstrip()]
+    options = shown[shown.index("Parameters:") + 1 : shown.index("Examples:")]
+    flush = [line for line in options if line and not line.startswith("  ")]
+    assert flush == ["What counts:", "Running:", "Connecting:"]

@@ -131,3 +131,13 @@ def test_a_full_disk_leaves_the_last_complete_record(deepcall_sandbox, tmp_path)
     assert "G002" in done.stdout
     assert (tmp_path / "last.jsonl").read_bytes() == before
     assert night(tmp_path, env=env).returncode == 0
+
+
+def test_a_clock_that_was_ahead_costs_no_record(deepcall_sandbox, tmp_path):
+    """Thirty nights that seem to be of the future do not push out the one that was just read."""
+    for day in range(1, 31):
+        (tmp_path / f"2099-01-01T00-00-{day:02}Z.jsonl").write_text("")
+    night(tmp_path, env=environment(deepcall_sandbox))
+    (own,) = [path for path in dated(tmp_path) if not path.name.startswith("2099")]
+    assert own.read_bytes() == (tmp_path / "last.jsonl").read_bytes()
+    assert len(dated(tmp_path)) == 30

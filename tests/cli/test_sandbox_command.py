@@ -74,7 +74,7 @@ def test_tls_and_the_certificate_to_trust(tmp_path):
         (("--error-rate", "1032=2"), "--error-rate: "),
         (("--error-rate", "1032=0.9,503=0.9"), "--error-rate: "),
         (("--drop-rate", "2"), "--drop-rate must be from 0 to 1, not 2"),
-        (("--latency", "-1"), "--latency must be from 0 to 86,400, not -1"),
+        (("--latency", "-1"), "--latency must be from 0 to 86,400 seconds, not -1"),
         (("--rate-limit", "0"), "--rate-limit must be from 0.001"),
         (("--ssid-lifetime", "-1"), "--ssid-lifetime must be from 0"),
         (("--seed", "-1"), "--seed must be from 0"),

@@ -46,7 +46,7 @@ def test_during_the_lookups(deepcall_sandbox, tmp_path, signum, code):
     assert process.returncode == code
     assert err.count("\n") == 1
     assert err.startswith(f"deepcall: ended by {signum.name}; ")
-    assert f"deepcall audit --resume {record}" in err
+    assert f"go on with the same options and --resume {record}" in err
     assert not record.exists()
     deepcall_sandbox.latency = 0.0
     read, asked = groups_in(part), len(looked_up(deepcall_sandbox))

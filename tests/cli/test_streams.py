@@ -160,3 +160,15 @@ def test_what_is_not_whole_says_so_in_its_first_line_on_a_terminal_too(deepcall_
     env = environment(deepcall_sandbox, NO_COLOR="1")
     shown = on_a_terminal("audit", *map(str, range(1, 21)), "--progress", "none", env=env)
     assert shown.lstrip("\x1b[1m").startswith("Incomplete: ")
+
+
+@pytest.mark.parametrize("output", ["csv", "json"])
+def test_a_name_cannot_steer_the_terminal_in_any_format(deepcall_sandbox, output):
+    deepcall_sandbox.add_group("\x1b[31mred\x9b2J \u202eRTL")
+    env = environment(deepcall_sandbox)
+    shown = on_a_terminal("groups", "list", "-o", output, env=env)
+    assert "red\\x9b2J \\u202eRTL" in shown
+    assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
+    assert shown.count("\r\n") >= 41
+    piped = deepcall("groups", "list", "-o", output, env=env).stdout
+    assert "red\x9b2J \u202eRTL" in piped

@@ -145,8 +145,8 @@ def test_a_table_is_printed_unless_an_output_was_asked_for(deepcall_sandbox, tmp
     env, record = environment(deepcall_sandbox), tmp_path / "run.jsonl"
     assert called("audit", "28", "-o", f"jsonl:{record}", env=env).stdout == ""
     assert lines_of(record)[-1]["type"] == "summary"
-    for more in (("--resume", record), ("--nightly", tmp_path / "nights"), ()):
-        assert "G002" in called("audit", "5", *more, env=env).stdout
+    for asked in (("5", "--resume", record), ("--nightly", tmp_path / "nights"), ("5",)):
+        assert "G002" in called("audit", *asked, env=env).stdout
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full device is Linux's")  # noqa: PTH110
