@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import random
 import time
-from collections import deque
 from itertools import count
 from typing import TypeAlias
 
@@ -23,33 +21,17 @@ from deepcall_async.errors import (
 )
 from deepcall_async.pacing import Patience
 from deepcall_async.retry import is_refusal, is_unanswered
+from deepcall_async.trouble import Outage, Throttle
 
 __all__ = ["Gate", "Ticket"]
 
 log: logging.Logger = logging.getLogger("deepcall_async")
 
 _UNANSWERED_IN_A_ROW = 3
-_FIRST_PROBE_DELAY = 0.1
-_PROBE_SHARE = 0.2
-"""The wait for the next probe, of the time for which the service has been away."""
-_LONGEST_PROBE_DELAY = 5.0
-
 _SHARE_WEIGHT = 0.1
 _THROTTLED_SHARE = 0.15
 """The share of refusals among the latest answers from which the service counts as throttling."""
 
-_FIRST_THROTTLED_RATE = 10.0
-_LOWEST_THROTTLED_RATE = 1 / 30
-_MADE_UP_FOR = 0.02
-"""Seconds by which a timer may be late without a turn being lost."""
-_HIGHEST_THROTTLED_RATE = 100_000.0
-_SEARCH_GROWTH = 1.5
-_SEEN_FOR = 1.0
-"""Seconds over which admitted calls are counted: many services count by the second."""
-_FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 1.0
-_LIFTED_AFTER = 5.0
-"""Seconds after which a rate that holds nobody back is lifted."""
 _MAX_THROTTLED_RETRIES = 50
 """How often one call is held for a throttle, so that one that is always refused comes to an end."""
 
@@ -111,8 +93,8 @@ class Gate:
         self._unanswered = 0
         self._refused_share = 0.0
         self._last_error: DeepCallError | None = None
-        self._outage: _Outage | None = None
-        self._throttle: _Throttle | None = None
+        self._outage: Outage | None = None
+        self._throttle: Throttle | None = None
         # Asked after each call, so it is reckoned when something changes.
         self.is_calm: bool = True
 
@@ -213,7 +195,7 @@ class Gate:
         self._last_error = error
         if self._outage is None and self._unanswered >= _UNANSWERED_IN_A_ROW:
             log.warning("no answer from %s (%s)", self._address, type(error).__name__)
-            self._outage = _Outage(now)
+            self._outage = Outage(now)
         held = False
         if ticket is not None:
             ticket.counted, ticket.error = True, error
@@ -238,7 +220,7 @@ class Gate:
             # One in many is chance, and slowing down would not help against it.
             return False
         if self._throttle is None:
-            self._throttle = _Throttle(now)
+            self._throttle = Throttle(now)
         else:
             self._throttle.refused(now, sent)
         self._throttle.not_before = max(self._throttle.not_before, now + asked)
@@ -302,102 +284,6 @@ class Gate:
         if self._outage is not None:
             return f"no answer from {self._address}"
         return f"{self._address} throttles"
-
-
-class _Outage:
-    """A service that does not answer, and when it is asked again."""
-
-    def __init__(self, now: float) -> None:
-        self.since = now
-        self.probing = False
-        self.next_probe = now + self._delay(now)
-
-    def probe_failed(self, now: float) -> None:
-        self.probing = False
-        self.next_probe = now + self._delay(now)
-
-    def _delay(self, now: float) -> float:
-        longest = max(_FIRST_PROBE_DELAY, _PROBE_SHARE * (now - self.since))
-        return min(_LONGEST_PROBE_DELAY, longest) * random.uniform(0.5, 1.0)  # noqa: S311 (jitter)
-
-
-class _Throttle:
-    """A rate that follows what the service admits.
-
-    It grows fast until it is refused for the first time after successes, and slowly from then on.
-    """
-
-    def __init__(self, now: float) -> None:
-        self.not_before = now
-        self._rate = _FIRST_THROTTLED_RATE
-        self._next = now
-        self._began = self._cut_at = now
-        self._succeeded_at: deque[float] = deque()
-        self._refusals = 0
-        self._searching = True
-        self._idle_since: float | None = None
-
-    @property
-    def next_at(self) -> float:
-        """When the next call may go."""
-        return max(self.not_before, self._next)
-
-    def admitted(self, now: float) -> None:
-        """Reckon with a call that was let through."""
-        self._next = max(now - _MADE_UP_FOR, self._next) + 1 / self._rate
-
-    def refused(self, now: float, sent: float) -> None:
-        """Lower the rate towards what was admitted in the last second.
-
-        What was sent before the last cut says nothing of the present rate.
-        """
-        if sent < self._cut_at:
-            return
-        if self._succeeded_at:
-            self._searching = False
-        seconds = min(_SEEN_FOR, max(now - self._began, 0.001))
-        seen = (self._seen(now) + 0.5) / seconds
-        self._set_rate(max(self._rate / 2, min(0.95 * self._rate, seen)), now)
-        self._cut_at = now
-        # Until its next second begins, such a service refuses whatever comes.
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._refusals, 10))
-        self.not_before = max(self.not_before, now + pause)
-        self._refusals += 1
-
-    def succeeded(self, now: float, *, held: bool) -> bool:
-        """Raise the rate; True when there is no need for one any more.
-
-        Args:
-            now: monotonic seconds.
-            held: whether calls wait at the gate.
-        """
-        self._refusals = 0
-        self._seen(now)
-        self._succeeded_at.append(now)
-        growth = _SEARCH_GROWTH
-        if not self._searching:
-            growth = 1 + min(0.1, 0.001 * (now - self._cut_at))
-        self._set_rate(self._rate * growth, now)
-        if held or self._rate < 2 * self._seen(now):
-            self._idle_since = None
-            return False
-        if self._idle_since is None:
-            self._idle_since = now
-        return now - self._idle_since >= _LIFTED_AFTER
-
-    def _seen(self, now: float) -> int:
-        """How many succeeded in the last second."""
-        while self._succeeded_at and self._succeeded_at[0] <= now - _SEEN_FOR:
-            self._succeeded_at.popleft()
-        return len(self._succeeded_at)
-
-    def _set_rate(self, rate: float, now: float) -> None:
-        before, self._rate = (
-            self._rate,
-            min(_HIGHEST_THROTTLED_RATE, max(_LOWEST_THROTTLED_RATE, rate)),
-        )
-        # What is left of the wait for the next call shrinks or grows with the rate.
-        self._next = now + max(0.0, self._next - now) * before / self._rate
 
 
 def _given_up(own: DeepCallError | None, latest: DeepCallError | None) -> DeepCallError:

@@ -25,7 +25,6 @@ from yarl import URL
 from deepcall_async.errors import ClientClosed, ConnectFailed, DeepCallError
 from deepcall_async.events import Trace
 from deepcall_async.transport.base import (
-    CONTENT_TYPE,
     KEEPALIVE,
     NO_TIMEOUT,
     Answer,
@@ -43,6 +42,7 @@ from deepcall_async.transport.errors import (
     map_connect_exception,
     map_exception,
 )
+from deepcall_async.transport.head import RequestHead
 
 __all__ = ["DirectTransport", "is_possible"]
 
@@ -102,7 +102,7 @@ class DirectTransport:
         proxy = None if options.proxy is None else URL(options.proxy)
         self._proxy_address = None if proxy is None else address_of(proxy)
         self._request = _connect_request(url, proxy, options.ssl, self._loop)
-        self._head = _RequestHead(url, proxy, self._request, options.headers)
+        self._head = RequestHead(url, proxy, self._request, options.headers)
         self._idle: deque[Connection] = deque()
         # All that are open, those in use included.
         self._connections: set[Connection] = set()
@@ -349,44 +349,6 @@ class DirectTransport:
                 kept.append(connection)
         self._idle = kept
         self._sweeper = self._loop.call_later(KEEPALIVE / 2, self._sweep) if kept else None
-
-
-class _RequestHead:
-    """Makes the bytes of requests, whose heads differ only in path and length."""
-
-    def __init__(
-        self, url: URL, proxy: URL | None, request: ClientRequest, headers: dict[str, str]
-    ) -> None:
-        self._target = url.raw_path.rstrip("/")
-        fields = {"Host": request.headers["Host"], **headers, "Content-Type": CONTENT_TYPE}
-        if proxy is not None and url.scheme == "http":
-            # To a proxy that is no tunnel the target is the whole URL (RFC 9112, 3.2.2).
-            self._target = str(url.origin()) + self._target
-            fields |= proxy_authorization(proxy)
-        lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        self._rest = f" HTTP/1.1\r\n{lines}Content-Length: ".encode("latin-1")
-        self._heads: dict[str, bytes] = {}
-        self._names = {name.lower() for name in fields}
-
-    def request(self, path: str, body: bytes, trace: Trace | None) -> bytes:
-        head = self._heads.get(path)
-        if head is None:
-            head = b"POST " + (self._target + path).encode("ascii") + self._rest
-            self._heads[path] = head
-        length = len(body)
-        if trace is None:
-            return b"%b%d\r\n\r\n%b" % (head, length, body)
-        trace.sent = length
-        return b"%b%d%b\r\n\r\n%b" % (head, length, self._more(trace.headers), body)
-
-    def _more(self, headers: dict[str, str] | None) -> bytes:
-        if headers is None:
-            return b""
-        return "".join(
-            f"\r\n{name}: {value}"
-            for name, value in headers.items()
-            if name.lower() not in self._names
-        ).encode("latin-1")
 
 
 def _connect_request(
