@@ -202,6 +202,17 @@ def test_an_acknowledgement_that_comes_late_takes_nothing_back(tmp_path):
     mine.close()
 
 
+def test_groups_that_are_again_as_they_were_when_it_opened_are_recorded_as_such(tmp_path):
+    mine = store(tmp_path / "watch.db")
+    state, _ = step(State(), seen({1: "d"}), NOW)
+    for groups in ({}, state.groups, {}):
+        mine.record(State(groups=groups), [])
+    mine.close()
+    mine = store(tmp_path / "watch.db")
+    assert mine.state.groups == {}
+    mine.close()
+
+
 def test_what_nobody_takes_is_bounded_and_the_newest_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("deepcall_async.watch.store._MOST", 200)
     mine = store(tmp_path / "watch.db", "quick", "never")
