@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import shutil
 import sqlite3
@@ -134,6 +135,15 @@ async def test_a_look_that_is_late_says_so_and_none_overlaps(tmp_path, caplog):
     assert account.since_the_first == [0, 700, 1400, 1700]  # what was missed is not made up for
     assert look.late == 0
     assert "a look is 400 s late" in caplog.text
+
+
+@virtual
+@pytest.mark.parametrize(("takes", "said"), [(300.9, False), (301.1, True)])
+async def test_from_a_second_on_a_look_is_late(tmp_path, caplog, takes, said):
+    async with watched(Account(takes=takes), tmp_path) as changes:
+        for _ in range(2):
+            await changes.next_look()
+    assert ("a look is 1 s late" in caplog.text) == said
 
 
 @virtual
@@ -534,6 +544,19 @@ async def test_a_watch_that_is_cancelled_while_it_opens_leaves_the_file_free(tmp
     await asyncio.sleep(1)
     async with watched(Account(), tmp_path) as changes:
         await changes.next_look()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_why_it_did_not_open_is_raised_once_and_logged_nowhere(tmp_path, caplog, cancelled):
+    opening = asyncio.create_task(watched(Account(), tmp_path / "nowhere").__aenter__())
+    if cancelled:
+        await asyncio.sleep(0)
+        opening.cancel()
+    with pytest.raises(asyncio.CancelledError if cancelled else FileNotFoundError):
+        await opening
+    await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+    await asyncio.sleep(0)
+    assert caplog.text == ""
 
 
 def test_killed_at_any_point_it_neither_repeats_nor_loses(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from contextlib import closing
 from datetime import timedelta
 
 import pytest
@@ -63,10 +64,10 @@ def _ninety_days(groups: int, looks: int = LOOKS) -> list[dict[int, str] | None]
 @pytest.mark.parametrize("looks", [LOOKS // 9, pytest.param(LOOKS, marks=pytest.mark.thorough)])
 def test_ninety_days_of_looks_tell_what_the_model_tells_and_nothing_grows(tmp_path, looks):
     path = tmp_path / "watch.db"
-    mine, model, state, now = Store(path, "account", ("default",)), Model(), State(), NOW
+    model, state, now = Model(), State(), NOW
     said, expected, sizes, acknowledged = 0, 0, [], 0
     snapshots: dict[int, Snapshot] = {}
-    with Growth(looks) as memory:
+    with closing(Store(path, "account", ("default",))) as mine, Growth(looks) as memory:
         for number, groups in enumerate(_ninety_days(2, looks)):
             memory.turn(number)
             now += timedelta(seconds=300)
@@ -91,8 +92,7 @@ def test_ninety_days_of_looks_tell_what_the_model_tells_and_nothing_grows(tmp_pa
     assert said == expected > looks // 52
     assert len(state.groups) < 8
     assert max(sizes) < FILE_LIMIT
-    assert memory.blocks < 100
-    mine.close()
+    assert memory.blocks < 100  # sqlite3 lets go of what it notes of cursors 200 at a time
 
 
 class Storm:
@@ -127,7 +127,7 @@ async def test_months_against_a_changing_sandbox(tmp_path, caplog, looks):
     """The whole way from the account's groups to what a bot is told, for half a day or 90 days."""
     caplog.set_level("CRITICAL")  # it keeps what is logged
     pick, loop = random.Random(7), asyncio.get_running_loop()
-    # sqlite3 lets go of what it notes of cursors 200 at a time; the store is measured above.
+    # The store is measured above.
     with Growth(looks, "*/sandbox/*", "*/watch/store.py") as memory:
         async with (
             Sandbox(groups=0) as server,
@@ -162,4 +162,4 @@ async def test_months_against_a_changing_sandbox(tmp_path, caplog, looks):
             third = len(open_sockets) // 3
             assert max(open_sockets[-third:]) <= max(open_sockets[:third])
             assert max(sizes) < FILE_LIMIT
-            assert memory.blocks < 30
+            assert memory.blocks < 20
