@@ -194,6 +194,18 @@ def test_a_kill_in_the_midst_of_a_record_leaves_all_of_it_or_nothing(tmp_path):
     ]
 
 
+def test_a_record_does_not_wait_for_the_disk(tmp_path):
+    mine = store(tmp_path / "watch.db")
+    # With the log, the system is asked to write it out once in a thousand pages.
+    for pragma, value in (
+        ("journal_mode", "wal"),
+        ("synchronous", 1),
+        ("locking_mode", "exclusive"),
+    ):
+        assert mine._db.execute(f"PRAGMA {pragma}").fetchone() == (value,)
+    mine.close()
+
+
 def test_an_acknowledgement_that_comes_late_takes_nothing_back(tmp_path):
     mine = store(tmp_path / "watch.db")
     mine.record(State(looks=1, numbers=3), [dark(1), dark(2), dark(3)])
