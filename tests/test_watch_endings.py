@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -117,3 +118,23 @@ async def test_cancelled_in_the_midst_of_a_look_and_of_leaving_it_frees_the_file
             await asyncio.to_thread(thread.join)
     async with watched(account, tmp_path) as changes:
         assert (await changes.next_look()).error == ""
+
+
+async def test_cancelled_while_it_opens_it_has_closed_the_file_when_it_ends(tmp_path):
+    changes = watched(Account(), tmp_path)
+    opens, is_open = changes._open, threading.Event()
+
+    def slowly():
+        store = opens()
+        is_open.set()
+        time.sleep(0.02)  # longer than it takes to be cancelled
+        return store
+
+    changes._open = slowly
+    opening = asyncio.create_task(changes.__aenter__())
+    await asyncio.to_thread(is_open.wait)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    async with watched(Account(), tmp_path) as changes:
+        await changes.next_look()
