@@ -138,3 +138,12 @@ async def test_cancelled_while_it_opens_it_has_closed_the_file_when_it_ends(tmp_
         await opening
     async with watched(Account(), tmp_path) as changes:
         await changes.next_look()
+
+
+async def test_what_ends_the_block_is_raised_and_not_what_ended_the_looks(tmp_path):
+    account = Account()
+    account.error = ZeroDivisionError()
+    with pytest.raises(KeyError):
+        async with watched(account, tmp_path):
+            await asyncio.sleep(10)
+            raise KeyError
