@@ -9,7 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from deepcall_async.watch import Recovered, WentDark
+from deepcall_async.errors import ConnectionLost
+from deepcall_async.watch import FirstLook, Recovered, WentDark
 from tests.support.audit_accounts import NOW
 from tests.test_watch import Account, watched
 
@@ -147,3 +148,19 @@ async def test_what_ends_the_block_is_raised_and_not_what_ended_the_looks(tmp_pa
         async with watched(account, tmp_path):
             await asyncio.sleep(10)
             raise KeyError
+
+
+async def test_a_service_that_is_away_at_first_ends_no_watch(tmp_path):
+    account = Account()
+    account.error = ConnectionLost("away")
+    async with watched(account, tmp_path) as changes:
+        assert (await changes.next_look()).blind
+        account.error = None
+        assert isinstance(await anext(changes), FirstLook)
+
+
+async def test_an_incomplete_look_says_so(tmp_path, caplog):
+    async with watched(Account({1: "g", 2: "u"}), tmp_path) as changes:
+        look = await changes.next_look()
+    assert (look.groups, look.read, look.blind) == (2, 1, False)
+    assert "a look is incomplete: 1 lookups failed" in caplog.text
