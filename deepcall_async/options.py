@@ -79,8 +79,13 @@ def wrong_credentials(given: object) -> TypeError | None:
     )
 
 
-def base_url(given: str | None, *, allow_http: bool) -> str:
-    """The address to call: given, from DEEPCALL_BASE_URL, or the vendor's newest host."""
+def base_url(given: str | None, *, allow_http: bool | None) -> str:
+    """The address to call: given, from DEEPCALL_BASE_URL, or the vendor's newest host.
+
+    Args:
+        given: the address, or None to look for it.
+        allow_http: whether it may be reached in the clear; None where nobody can choose that.
+    """
     url = given if given is not None else os.environ.get("DEEPCALL_BASE_URL") or DEFAULT_BASE_URL
     if not isinstance(url, str):
         raise TypeError(f"base_url must be a str, not {type(url).__name__}")
@@ -98,9 +103,9 @@ def base_url(given: str | None, *, allow_http: bool) -> str:
     if parts.query or parts.fragment or not url.isprintable() or set(url) & set(" \\"):
         raise ValueError("base_url must not hold spaces, backslashes, a query or a fragment")
     if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+        instead = "use https://" if allow_http is None else "use https://, or pass allow_http=True"
         raise ValueError(
-            "base_url is http://, which would send credentials in the clear: use https://, or"
-            " pass allow_http=True"
+            f"base_url is http://, which would send credentials in the clear: {instead}"
         )
     return url.rstrip("/")
 

@@ -17,7 +17,8 @@ import msgspec
 
 __all__ = ["RecordFile", "part_of"]
 
-_GROUP = re.compile(rb'\{"type":"group","group_id":(-?\d+)')
+_GROUP = b'{"type":"group"'
+_GROUP_ID = re.compile(rb'\{"type":"group","group_id":(-?\d+)')
 _ASKED = b'{"type":"asked"'
 
 
@@ -58,19 +59,20 @@ class RecordFile:
         return self._part if self._file is not None or self._aside is not None else None
 
     def write(self, line: bytes) -> None:
-        """Write a line so that a kill right after it cannot lose it.
+        """Write a line; a kill right after a group's cannot lose it.
+
+        What is found when all groups are read follows from them, and is written at the end.
 
         Raises:
             OSError: it could not be written.
         """
         self._held.append(line)
-        if line.startswith(_ASKED):
+        if self._earlier and line.startswith(_ASKED):
             self._earlier &= set(msgspec.json.decode(line, type=_Asked).group_ids)
-        found = _GROUP.match(line)
-        if found is None and self._file is None:
+        if not line.startswith(_GROUP):
             return
         self._flush()
-        if found is not None and self._aside is not None:
+        if self._aside is not None and (found := _GROUP_ID.match(line)):
             group_id = int(found[1])
             carried = group_id in self._earlier
             self._earlier.discard(group_id)

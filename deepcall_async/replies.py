@@ -112,9 +112,10 @@ class Rosters:
     def _keep(
         self, body: bytes | bytearray, start: int, agents: tuple[Agent, ...]
     ) -> tuple[Agent, ...]:
-        for _, known in self._seen:
-            if known == agents:
-                return known
+        # The same in other bytes is held once. Rosters that differ in their last agent take as long
+        # to compare as to decode, so only the newest is asked.
+        if self._seen and self._seen[0][1] == agents:
+            return self._seen[0][1]
         # Where a roster ends is told by what comes next. An array that ends so within the roster
         # would be cut off in its middle; what surrounds such a piece never decodes.
         end = body.find(_AFTER_ROSTER, start) + 1
@@ -284,7 +285,7 @@ def _reason(
         return "the proxy wants a user name and password, or refused those it got"
     # What nginx says; it ends the TLS handshake well and refuses the request.
     if status == 400 and b"required SSL certificate" in body:
-        return "the server wants a client certificate: pass ssl= with one loaded"
+        return "the server wants a client certificate: give one (ssl=, or --cert FILE)"
     if 300 <= status < 400:
         return "the server redirects, and a body with credentials is not sent elsewhere"
     if not 200 <= status < 300:

@@ -198,7 +198,6 @@ class Session:
             return _FailedAttempt(self._named(closed, call, number - 1))
         transport = pool.transport()
         deadline = None if self.retry.deadline is None else start + self.retry.deadline
-        status, received = None, 0
         try:
             identity = pool.try_admit(account, ticket)
             if identity is None:
@@ -230,12 +229,12 @@ class Session:
                 account.gate.probe_ended(ticket)
             raise
         result: T | DeepCallError
-        if isinstance(answer, DeepCallError):
-            result = answer
-        else:
+        if isinstance(answer, tuple):
             status, headers, body = answer
             received = len(body)
             result = decode(call, status, headers, body, identity, account.rosters, time.time)
+        else:
+            status, received, result = None, 0, answer
         if isinstance(result, DeepCallError):
             error = self._named(result, call, number)
             held = account.gate.report(error, sent, ticket)

@@ -8,7 +8,7 @@ does, and ``--ways tls-uvloop`` runs them on that one alone. A failure names the
 In the same manner a test of both paths (the client's own connections, or a borrowed session) draws one
 of them, and one over several endpoints draws one of those. Tests marked ``thorough`` repeat on more
 ground what others show. All of it runs with ``--ways all``, and where a test is named on the command
-line.
+line. ``--ways rest`` runs what a run without options does not: after one, it is ``--ways all``.
 
 A test marked ``virtual_time`` runs on an asyncio loop whose clock jumps (`VirtualTimeLoop`), so what
 it measures does not depend on the machine. Use it for whatever is about seconds.
@@ -16,6 +16,7 @@ it measures does not depend on the machine. Use it for whatever is about seconds
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tests.support.endpoints import Endpoint
 from tests.support.loops import VirtualTimeLoop, loop_factory
 
 # Few examples by default, so that the suite stays one that is run often; CI takes the other.
-settings.register_profile("quick", max_examples=40, deadline=None)
+settings.register_profile("quick", max_examples=20, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)
 settings.load_profile("quick")
 
@@ -79,7 +80,7 @@ def pytest_addoption(parser):
     )
     parser.addoption(
         "--ways",
-        choices=("drawn", "all", *ways.WAYS),
+        choices=("drawn", "all", "rest", *ways.WAYS),
         default="drawn",
         help="which of TCP and TLS, asyncio and uvloop the tests of connections run on",
     )
@@ -89,15 +90,25 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "virtual_time: runs on a loop whose clock jumps")
     config.addinivalue_line("markers", "thorough: runs with --ways all, and where it is named")
     config.addinivalue_line("markers", "quick: the beginning of every file, for while one works")
-    if config.getoption("--ways") == "all":
+    if config.getoption("--ways") in ("all", "rest"):
         command.spawn_always()
+
+
+def pytest_collection():
+    # Thousands of tests stay until the end: to look through them for garbage takes long.
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_generate_tests(metafunc):
     if "way_of_network" not in metafunc.fixturenames or not _on_all_ways(metafunc.definition.path):
         return
     chosen = metafunc.config.getoption("--ways")
-    if chosen == "all":
+    if chosen in ("all", "rest"):
         virtual = metafunc.definition.get_closest_marker("virtual_time") is not None
         possible = [way for way in ways.WAYS if not virtual or way.endswith("asyncio")]
         metafunc.parametrize("way_of_network", possible, indirect=True)
@@ -106,18 +117,19 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_xdist_auto_num_workers(config):
-    # Many tests wait, so that two cores serve six workers; to start one takes as long as `quick`.
-    return 0 if config.getoption("markexpr") == "quick" else 6
+    # Many tests wait, so that two cores serve four workers. To start one and to collect takes as
+    # long as `quick`.
+    return 0 if config.getoption("markexpr") == "quick" else 4
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     for item in _quick(items):
         item.add_marker("quick")
-    named = any("::" in argument for argument in config.args)
-    if named or config.getoption("--ways") == "all":
+    chosen = config.getoption("--ways")
+    if any("::" in argument for argument in config.args) or chosen == "all":
         return
-    left_out = {item for item in items if _is_left_out(item)}
+    left_out = {item for item in items if _is_run_by_default(item) == (chosen == "rest")}
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 
@@ -133,17 +145,31 @@ def _quick(items: list[pytest.Item]) -> Iterator[pytest.Item]:
         names.add(name)
 
 
-def _is_left_out(item: pytest.Item) -> bool:
-    """Whether it is for ``--ways all``."""
-    if item.get_closest_marker("thorough") is not None:
-        return True
+def _is_run_by_default(item: pytest.Item) -> bool:
+    """Whether a run without options runs it just so."""
+    way = item.callspec.params.get("way_of_network") if hasattr(item, "callspec") else None
+    name = item.nodeid
+    if way is not None:
+        name = name.replace(f"[{way}]", "").replace(f"[{way}-", "[")
+    if (
+        item.get_closest_marker("thorough") is not None
+        or (way is not None and way != ways.one_of(ways.WAYS, name))
+        or (item.config.getoption("--ways") == "rest" and _starts_the_command(item))
+    ):
+        return False
     for mark in item.iter_markers("parametrize"):
         value = item.callspec.params.get(mark.args[0])  # type: ignore[attr-defined]
         if mark in clients.DRAWN or isinstance(value, Endpoint):
-            row = item.nodeid.replace(getattr(value, "name", str(value)), "")
+            row = name.replace(getattr(value, "name", str(value)), "")
             if value is not ways.one_of(mark.args[1], row):
-                return True
-    return False
+                return False
+    return True
+
+
+def _starts_the_command(item: pytest.Item) -> bool:
+    """Whether it may start the command, which is forked by default."""
+    named = vars(item.getparent(pytest.Module).obj).values()
+    return command.deepcall in named or command.started in named
 
 
 def _on_all_ways(path: Path) -> bool:

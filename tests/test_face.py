@@ -103,7 +103,6 @@ def test_nothing_is_loaded_before_a_public_name_is_used() -> None:
             "import deepcall_async as d; assert not hasattr(d, 'Typo') and not hasattr(d, '__wrapped__')",
             "import inspect, deepcall_async as d; assert dict(inspect.getmembers(d))['Ok'] is d.Ok",
         ],
-        but=2,
     ),
 )
 def test_each_way_of_taking_a_name_works_first(program: str) -> None:

@@ -8,11 +8,12 @@ import logging
 import pickle
 from collections import Counter
 from contextlib import aclosing
+from datetime import UTC, datetime
 
 import pytest
 
 from deepcall_async import Ok, UserToken, fan_out
-from deepcall_async.audit import read_jsonl
+from deepcall_async.audit import RULES, Hit, read_jsonl, rule
 from deepcall_async.audit.mutes import Mute
 from deepcall_async.client import DeepCall
 from deepcall_async.errors import AuthenticationFailed
@@ -208,15 +209,17 @@ async def test_a_record_that_nobody_reported_is_told_all_the_same(service, fleet
 
 
 @pytest.mark.parametrize("left", [b"", b'{"type":"run","sche'])
-async def test_a_record_that_was_only_begun_is_begun_anew(fleet, tmp_path, left):
+async def test_a_record_that_was_only_begun_is_begun_anew(fleet, tmp_path, left, caplog):
     (tmp_path / "accounts").mkdir()
     (tmp_path / "accounts" / "acme 0.jsonl.part").write_bytes(left)
     (tmp_path / "accounts" / "acme 1.jsonl").write_bytes(b"{}\n")
     found = await audited(fleet, tmp_path)
     assert found["acme 0"].complete
-    # What is damaged otherwise is not thrown away without a word.
-    assert found["acme 1"].verdict.endswith("or move that file away.")
-    assert "acme 1.jsonl: line 1" in found["acme 1"].verdict
+    # What is damaged otherwise is not thrown away, nor without a word.
+    assert found["acme 1"].complete
+    (aside,) = (tmp_path / "accounts").glob("acme 1.jsonl.damaged-*")
+    assert aside.read_bytes() == b"{}\n"
+    assert f"acme 1.jsonl is damaged, not used, and kept as {aside.name}: line 1" in caplog.text
 
 
 async def test_two_runs_at_once_share_the_work(service, fleet, tmp_path, caplog):
@@ -227,7 +230,7 @@ async def test_two_runs_at_once_share_the_work(service, fleet, tmp_path, caplog)
         audited(fleet, tmp_path, plan=plan), audited(fleet, tmp_path, plan=plan)
     )
     assert one == two
-    assert "waiting for another process that is at acme 0" in caplog.text
+    assert "another process audits these accounts too" in caplog.text
     for account in service.accounts:
         planted = account.planted["R004"]
         asked = Counter(i for i in lookups(account) if i not in planted)
@@ -315,3 +318,65 @@ async def test_each_accounts_rate_is_its_own(service, fleet, tmp_path):
     assert found["slow 0"].seconds >= 0.3
     first = json.loads((tmp_path / "fleet.jsonl").read_text().splitlines()[0])
     assert first["names"] == ["slow 0", "slow 1", "acme 2", "acme 3"]
+
+
+@rule("Z001", "shortest-name", "low", meaning="A rule of the user's.", fix="Nothing.")
+def shortest_name(context):
+    yield Hit(message="It is short.", group_id=min(context.groups))
+
+
+async def test_rules_of_the_users_own_run_in_every_account(fleet, tmp_path):
+    plan = AuditPlan(only=("Z001",))
+    found = await audited(fleet, tmp_path, rules=(*RULES, shortest_name), plan=plan)
+    assert [each.findings for each in found.values()] == [{"low": 1}] * 4
+    with pytest.raises(ValueError, match="no such rule: Z001"):
+        await audited(fleet, tmp_path, plan=plan)
+
+
+def test_only_rules_that_are_not_ours_are_pickled():
+    night = datetime.now(UTC)
+    plain = pickle.dumps(AccountAudit("folder", night, AuditPlan()))
+    assert len(plain) < 2_000
+    assert pickle.loads(plain)._rules == RULES
+    with pytest.raises(pickle.PicklingError):
+        pickle.dumps(AccountAudit("folder", night, AuditPlan(), (shortest_name,)))
+
+
+async def test_a_record_under_another_name_is_a_baseline(service, fleet, tmp_path):
+    await audited(fleet[:1], tmp_path)
+    asked = requests(service)
+    renamed = Account("acme renamed", "env:A0")
+    (tmp_path / "accounts" / "acme 0.jsonl").rename(tmp_path / "accounts" / "acme renamed.jsonl")
+    found = await audited([renamed], tmp_path)
+    assert found["acme renamed"].complete
+    assert found["acme renamed"].new_dark_groups == 0  # compared with what it was called before
+    assert requests(service) == 2 * asked
+
+
+async def test_files_of_one_account_that_cannot_be_used_cost_no_other(fleet, tmp_path):
+    (tmp_path / "accounts" / "acme 1.jsonl").mkdir(parents=True)
+    found = await audited(fleet, tmp_path)
+    assert {name for name, each in found.items() if not each.complete} == {"acme 1"}
+    assert "acme 1.jsonl: is a directory" in found["acme 1"].verdict
+
+
+async def test_a_list_that_was_begun_as_power_was_lost_is_begun_anew(fleet, tmp_path):
+    (tmp_path / "fleet.jsonl").write_bytes(b"")
+    assert len(await audited(fleet, tmp_path)) == 4
+    (tmp_path / "fleet.jsonl").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match=r"fleet\.jsonl: .*move that file away"):
+        await audited(fleet, tmp_path)
+
+
+async def test_what_a_record_was_compared_with_is_kept(service, fleet, tmp_path):
+    account, baseline = fleet[:1], tmp_path / "baselines" / "acme 0.jsonl"
+    await audited(account, tmp_path)
+    assert not baseline.exists()
+    record = tmp_path / "accounts" / "acme 0.jsonl"
+    first = record.read_bytes()
+    await audited(account, tmp_path, again=True)
+    assert baseline.read_bytes() == first
+    assert record.read_bytes() != first
+    record.unlink()
+    await audited(account, tmp_path, again=True)  # there was nothing to compare it with
+    assert not baseline.exists()

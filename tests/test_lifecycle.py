@@ -35,6 +35,7 @@ from tests.support.faultserver import FaultServer, Received, Reset, Send, Stall,
 from tests.support.hazards import black_hole, refused_port
 from tests.support.loops import at_once, nothing_left, sockets, turns
 from tests.support.replies import answer, error, reply, serve, success
+from tests.support.rows import mostly_thorough
 
 pytestmark = pytest.mark.anyio
 
@@ -586,7 +587,7 @@ with runner:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-@pytest.mark.parametrize("order", ["ordered", "as they come"])
+@pytest.mark.parametrize("order", mostly_thorough(["as they come", "ordered"]))
 async def test_ctrl_c_ends_a_fan_out_at_once_and_quietly(anyio_backend: Any, order: str) -> None:
     def react(request: Received) -> Sequence[Step]:
         # All stages at once when the key is pressed.

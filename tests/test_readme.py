@@ -16,8 +16,9 @@ BLOCKS = [block for text in GUIDES.values() for block in blocks(text)]
 SCRIPTS = [
     (code, BLOCKS[place + 1][1] if BLOCKS[place + 1 :] and BLOCKS[place + 1][0] == "text" else None)
     for place, (language, code) in enumerate(BLOCKS)
-    if language == "python"
+    if language == "python" and "deepcall_sandbox" not in code
 ]
+TESTS = [code for language, code in BLOCKS if language == "python" and "deepcall_sandbox" in code]
 COMMANDS = [
     line
     for language, code in BLOCKS
@@ -42,21 +43,26 @@ def test_every_language_is_one_that_is_run_here_or_in_ci():
     # yaml and crontab lines are recipes around the same commands.
     assert {language for language, _ in BLOCKS} <= {"python", "text", "sh", "yaml", "toml"}
     assert len(SCRIPTS) >= 6
+    assert len(TESTS) >= 2
     assert len(COMMANDS) >= 5
 
 
 @pytest.mark.parametrize(("code", "output"), SCRIPTS)
 def test_python_blocks(code, output, account, tmp_path, capsys):
-    script = tmp_path / "test_block.py"
+    script = tmp_path / "block.py"
     script.write_text(code)
-    if "deepcall_sandbox" in code:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return
     runpy.run_path(str(script), run_name="__main__")
     if output is not None:
         assert capsys.readouterr().out == output
+
+
+def test_python_blocks_that_are_tests(account, tmp_path):
+    for number, code in enumerate(TESTS):
+        (tmp_path / f"test_block_{number}.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(f"test_block_{number}.py" in done.stdout for number in range(len(TESTS)))
 
 
 @pytest.mark.parametrize("session", SESSIONS)
@@ -66,6 +72,7 @@ def test_sessions(session, capsys):
     assert capsys.readouterr().out == output
 
 
+@pytest.mark.deepcall_sandbox(groups=40)
 def test_commands(account, tmp_path, capsys):
     """One after the other in one folder, as someone would type them on the second day."""
     mutes = next(code for kind, code in BLOCKS if kind == "toml" and "[[mute]]" in code)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from deepcall_async import options
 from deepcall_async.validation import positive_number
 
-__all__ = ["Account", "anchored", "check_names", "read_accounts"]
+__all__ = ["Account", "anchored", "check_distinct", "read_accounts"]
 
 _LONGEST_NAME = 100
 _NOT_IN_A_NAME = frozenset('/\\:*?"<>|')
@@ -59,7 +59,7 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True):
         url = self.base_url
         if url is not None:
             try:
-                url = options.base_url(url, allow_http=False)
+                url = options.base_url(url, allow_http=None)
             except ValueError as error:
                 raise ValueError(f"account {self.name}: {error}") from None
         if self.per_second is not None:
@@ -70,7 +70,10 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True):
                     f"account {self.name}: proxy must not hold a password; let HTTPS_PROXY name"
                     " that proxy in the environment"
                 )
-            options.proxy_url(self.proxy, url or options.DEFAULT_BASE_URL, trust_env=False)
+            try:
+                options.proxy_url(self.proxy, url or options.DEFAULT_BASE_URL, trust_env=False)
+            except ValueError as error:
+                raise ValueError(f"account {self.name}: {error}") from None
 
 
 def read_accounts(parsed: Mapping[str, object], folder: Path) -> tuple[Account, ...]:
@@ -85,18 +88,20 @@ def read_accounts(parsed: Mapping[str, object], folder: Path) -> tuple[Account, 
         The accounts, in the file's order; paths are absolute.
 
     Raises:
-        ValueError: something is missing, misspelt or wrong, or two accounts have one name.
+        ValueError: something is missing, misspelt or wrong, or an account is there twice.
     """
-    try:
-        file = msgspec.convert(dict(parsed), _File)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        place = where.strip("`").lstrip(".") or "the file"
-        raise ValueError(f"{what} (at {place})") from None
-    if not file.account:
+    tables = parsed.get("account", [])
+    other = sorted(parsed.keys() - {"account"})
+    if other:
+        raise ValueError(
+            f"{', '.join(map(repr, other))}: a fleet's file holds [[account]] tables only"
+        )
+    if not isinstance(tables, list) or not tables:
         raise ValueError("no accounts: give [[account]] tables with a name and credentials")
-    accounts = tuple(anchored(account, folder) for account in file.account)
-    check_names(accounts)
+    accounts = tuple(
+        anchored(_account(table, number), folder) for number, table in enumerate(tables, 1)
+    )
+    check_distinct(accounts)
     return accounts
 
 
@@ -113,25 +118,42 @@ def anchored(account: Account, folder: Path) -> Account:
     return replace(account, credentials=f"file:{folder / Path(name).expanduser()}")
 
 
-def check_names(accounts: Iterable[Account]) -> None:
-    """Refuse two accounts whose files would be one on some file system.
+def check_distinct(accounts: Iterable[Account]) -> None:
+    """Refuse an account that is there twice.
+
+    Two whose files would be one on some file system, and two that would be asked with the same
+    credentials: each would be read at the account's full rate.
 
     Raises:
         ValueError: they are named.
     """
-    known: dict[str, str] = {}
+    names: set[str] = set()
+    asked: dict[tuple[str, str | None], str] = {}
     for account in accounts:
-        other = known.setdefault(_folded(account.name), account.name)
-        if other is not account.name:
+        name = unicodedata.normalize("NFC", account.name).casefold()
+        if name in names:
             raise ValueError(f"two accounts are called {account.name}; give each a name of its own")
+        names.add(name)
+        other = asked.setdefault((account.credentials, account.base_url), account.name)
+        if other != account.name:
+            raise ValueError(
+                f"accounts {other} and {account.name} have the same credentials,"
+                f" {account.credentials}, so they are one account; leave out one of them"
+            )
 
 
-class _File(Struct, frozen=True, forbid_unknown_fields=True):
-    account: tuple[Account, ...] = ()
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+def _account(table: object, number: int) -> Account:
+    try:
+        return msgspec.convert(table, Account)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        field = where.strip("`").lstrip(".")
+        what = what.replace("Object contains unknown field", "there is no such key as")
+        what = what.replace("Object missing required field", "it lacks the key")
+        place = f"[[account]] {number}"
+        if not what.startswith("account ") and isinstance(table, dict):
+            place += f", name {str(table.get('name'))[:40]!r}"
+        raise ValueError(f"{place}: {field}{': ' if field else ''}{what}") from None
 
 
 def _check_name(name: str) -> None:

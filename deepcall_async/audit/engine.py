@@ -352,18 +352,15 @@ def _about_mutes(
     today = context.now.date() if context.now is not None else None
     matched, ran, known = set(matched), set(ran), set(known)
     for mute in mutes:
-        if not mute.holds(today):
-            why = f"expired on {mute.expires}"
-        elif mute.rule not in known:
-            why = "names a rule that does not exist"
-        elif (
+        why = mute.stale(known, today)
+        if why is None and (
             mute not in matched
             and mute.rule in ran
             # Whether a mute of a group that was not read still matches is not known.
             and (context.whole or mute.group in context.groups)
         ):
             why = "matches nothing"
-        else:
+        if why is None:
             continue
         yield Hit(
             message=f"The mute of {clean(str(mute))} {why} ({clean(mute.reason, 200)}).",

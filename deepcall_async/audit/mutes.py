@@ -5,7 +5,7 @@ Only data and the search for the mutes of a finding. The file they come from is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import date
 
 from msgspec import Struct
@@ -44,6 +44,17 @@ class Mute(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def holds(self, today: date | None) -> bool:
         """Whether it has not expired; with no date to compare it holds."""
         return self.expires is None or today is None or today <= self.expires
+
+    def stale(self, known: Container[str], today: date | None) -> str | None:
+        """Why it can match nothing, whatever is found; None where it can.
+
+        Args:
+            known: the rules there are.
+            today: the date to compare with, if there is one.
+        """
+        if not self.holds(today):
+            return f"expired on {self.expires}"
+        return None if self.rule in known else "names a rule that does not exist"
 
     def __str__(self) -> str:
         about = [f"group {self.group}"] if self.group is not None else []

@@ -36,7 +36,7 @@ from deepcall_async.errors import (
 from deepcall_async.fanout import Ok, Progress, fan_out
 from deepcall_async.models import Group, GroupAgentRelation
 from deepcall_async.pacing import Adaptive
-from deepcall_async.retry import is_retryable
+from deepcall_async.retry import is_retryable, is_unanswered
 from deepcall_async.validation import is_int
 from deepcall_async.version import __version__
 
@@ -239,7 +239,17 @@ class _Lookups:
 
     async def list(self) -> Sequence[Group]:
         """List the account's groups, as patiently as they are looked up."""
+        end = time.monotonic() + self._patience
+        while True:
+            try:
+                return await self._listed()
+            except DeepCallError as error:
+                # A single call that goes unanswered is no outage yet, and so was not held back.
+                # After a few of them it is, and the next one waits for the service to be back.
+                if not is_unanswered(error) or time.monotonic() >= end:
+                    raise
 
+    async def _listed(self) -> Sequence[Group]:
         async def groups(_: None) -> Sequence[Group]:
             return await self._dc.groups.list()
 

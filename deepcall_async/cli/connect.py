@@ -174,7 +174,7 @@ class _Settings:
         """Choose the address; ``beside`` is the one that stands with the credentials."""
         url = self._address(beside)
         with usage_errors(self.sources["address"]):
-            return options.base_url(url, allow_http=False)
+            return options.base_url(url, allow_http=None)
 
     def proxy(self, url: str) -> str | None:
         given, found = self._given.proxy, None

@@ -93,10 +93,8 @@ def ending(error: BaseException) -> tuple[int, str]:
     from deepcall_async.errors import (
         AuthenticationFailed,
         BadRequest,
-        ConnectFailed,
         DeepCallError,
         GroupUnavailable,
-        ResponseTooLarge,
     )
 
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
@@ -112,10 +110,6 @@ def ending(error: BaseException) -> tuple[int, str]:
         return 128 + signal.SIGINT, f"interrupted{notes}"
     if isinstance(error, AuthenticationFailed):
         return UNAUTHENTICATED, f"{error}{notes}; `deepcall check` says where credentials are from"
-    if isinstance(error, ResponseTooLarge):
-        return INCOMPLETE, f"{error}{notes}; --max-response-mib raises the limit"
-    if isinstance(error, ConnectFailed) and error.untrusted:
-        return INCOMPLETE, f"{error}{notes}; --ca FILE trusts a private authority"
     if isinstance(error, (BadRequest, GroupUnavailable)):
         return USAGE, f"{error}{notes}"
     if isinstance(error, DeepCallError):

@@ -5,19 +5,17 @@ Accounts are audited in ``fleet``; here a file becomes accounts, and what happen
 
 from __future__ import annotations
 
-import os
+import logging
 import time
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from deepcall_async import fanout
-from deepcall_async.audit import Settings, read_jsonl, render
-from deepcall_async.audit import audit as judge_snapshot
+from deepcall_async.audit import RULES, Settings
 from deepcall_async.audit.accounts import Account, read_accounts
 from deepcall_async.audit.fleet import AccountReport, FleetReport, fleet_exit_code
 from deepcall_async.audit.formats.fleet import (
@@ -27,6 +25,7 @@ from deepcall_async.audit.formats.fleet import (
     fleet_rows,
     render_fleet,
 )
+from deepcall_async.audit.labels import clean
 from deepcall_async.cli.exits import INCOMPLETE, OutputError, UsageError, reason, usage_errors
 from deepcall_async.cli.files import (
     STDOUT,
@@ -37,11 +36,12 @@ from deepcall_async.cli.files import (
     refuse_clashes,
     replace_report,
 )
+from deepcall_async.cli.fleet_pages import Pages, write_pages
 from deepcall_async.cli.logs import log_to_stderr
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.parameters import split
 from deepcall_async.cli.publish import write_all
-from deepcall_async.cli.shards import Shards, progress_of, supervise
+from deepcall_async.cli.shards import TOLD_EVERY, Shards, progress_of, supervise
 from deepcall_async.cli.terminal import (
     ProgressStyle,
     emit,
@@ -50,8 +50,7 @@ from deepcall_async.cli.terminal import (
     show_table,
     stdout_is_terminal,
 )
-from deepcall_async.fleet import AuditPlan, Engine, audit_fleet, read_fleet, record_of
-from deepcall_async.record import part_of
+from deepcall_async.fleet import AuditPlan, Engine, audit_fleet, read_fleet
 
 if TYPE_CHECKING:
     from deepcall_async.cli.fleet_options import FleetConnect, FleetJudge, FleetRun
@@ -73,7 +72,7 @@ def audit_accounts(
 ) -> int:
     """Audit accounts, and give the exit code; the arguments are those of ``fleet audit``."""
     outputs = _outputs(output)
-    settings = read_mutes(judge.mutes)
+    settings = _shared_mutes(judge, quiet=running.quiet)
     with usage_errors(file):
         text = file.read_bytes().decode("utf-8-sig")
         accounts = read_accounts(tomllib.loads(text), file.resolve().parent)
@@ -90,7 +89,7 @@ def audit_accounts(
     style: ProgressStyle = "none" if running.quiet else running.progress
     with (
         progress_display("Auditing accounts", style) as shown,
-        log_to_stderr(verbose=False, quiet=running.quiet, patience=running.patience, once=True),
+        log_to_stderr(verbose=False, quiet=running.quiet, patience=plan.patience, pause=TOLD_EVERY),
         _run_errors(folder),
     ):
         if running.processes is not None:
@@ -101,6 +100,7 @@ def audit_accounts(
                     again=running.again,
                     at_once=-(-running.at_once // running.processes),
                     plan=plan,
+                    quiet=running.quiet,
                 ),
                 running.processes,
                 shown,
@@ -120,7 +120,18 @@ def report_folders(folders: Sequence[Path], *, output: Sequence[str], judge: Fle
     """Make reports, and give the exit code; the arguments are those of ``fleet report``."""
     outputs = _outputs(output)
     refuse_clashes(outputs, {"--mutes": judge.mutes})
-    return _publish(folders, outputs, judge, read_mutes(judge.mutes), quiet=False)
+    return _publish(folders, outputs, judge, _shared_mutes(judge, quiet=False), quiet=False)
+
+
+def _shared_mutes(judge: FleetJudge, *, quiet: bool) -> Settings:
+    """Read the mutes of all accounts, and tell once which of them can match in none."""
+    settings = read_mutes(judge.mutes)
+    known = {word for rule in RULES for word in (rule.id, rule.name)}
+    for mute in () if quiet else settings.mutes:
+        why = mute.stale(known, datetime.now(UTC).date())
+        if why is not None:
+            say(f"{judge.mutes}: the mute of {clean(str(mute))} {why}")
+    return settings
 
 
 async def _audit(
@@ -164,6 +175,8 @@ async def _engine(running: FleetRun) -> AsyncIterator[Engine]:
         from deepcall_async.engines import dask
     except ImportError:
         raise UsageError("--dask needs its extra: pip install 'deepcall-async[dask]'") from None
+    # It tells of a scheduler that went away in words of its own; ours say how to go on.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     connection = dask.connected(running.dask, at_once=running.at_once)
     with usage_errors(f"--dask {running.dask}"):
         engine = await connection.__aenter__()
@@ -184,10 +197,16 @@ def _run_errors(folder: Path) -> Iterator[None]:
         raise UsageError(str(error)) from error
     except OSError as error:
         where = error.filename or folder
-        raise OutputError(f"{where}: {reason(error)}") from None
+        failed = OutputError(f"{where}: {reason(error)}")
+        failed.add_note(_goes_on(folder))
+        raise failed from None
     except BaseException as error:
-        error.add_note(f"what was read is in {folder}: the same command goes on from there")
+        error.add_note(_goes_on(folder))
         raise
+
+
+def _goes_on(folder: Path) -> str:
+    return f"what was read is in {folder}: the same command goes on from there"
 
 
 def _plan(
@@ -221,27 +240,26 @@ def _publish(
     with usage_errors():
         report = read_fleet(folders)
     code = fleet_exit_code(report, fail_on=judge.fail_on, allow_partial=judge.allow_partial)
-    pages: dict[str, Path] = {}
-    failures: list[OutputError] = []
+    pages = Pages()
     if any(output.format == "html" for output in outputs):
-        pages = _write_pages(report, folders, judge, settings, failures)
+        pages = write_pages(report.accounts, folders, judge, settings)
     return write_all(
         outputs,
         lambda output: _write(report, output, pages),
         verdict=report.verdict,
         code=code,
         quiet=quiet,
-        failed=failures,
+        failed=pages.failed,
     )
 
 
-def _write(report: FleetReport, output: Output, pages: dict[str, Path]) -> None:
+def _write(report: FleetReport, output: Output, pages: Pages) -> None:
     if output == ("table", STDOUT) and stdout_is_terminal():
         headings = [name.capitalize() for name in FLEET_COLUMNS]
         show_table(report.verdict, headings, list(fleet_rows(report)))
         return
     here = Path.cwd() if output.path == STDOUT else output.path.resolve().parent
-    links = {name: _link(page, here) for name, page in pages.items()}
+    links = pages.links(here)
     content = render_fleet(report, cast("FleetFormat", output.format), pages=links)
     if output.path == STDOUT:
         emit(content)
@@ -255,70 +273,9 @@ def _mark_stale(outputs: Sequence[Output], accounts: Sequence[Account]) -> None:
     for output in outputs:
         if not is_written_directly(output.path) and output.path.exists():
             try:
-                _write(nothing, output, {})
+                _write(nothing, output, Pages())
             except OutputError as error:
                 say(f"deepcall: {error}")
-
-
-def _link(page: Path, here: Path) -> str:
-    try:
-        return Path(relpath(page, here)).as_posix()
-    except ValueError:  # another drive
-        return page.as_posix()
-
-
-def _write_pages(
-    report: FleetReport,
-    folders: Sequence[Path],
-    judge: FleetJudge,
-    settings: Settings,
-    failures: list[OutputError],
-) -> dict[str, Path]:
-    """Write the page of each account that has a record, and say where they are."""
-    pages: dict[str, Path] = {}
-    # A page that is younger than its record stands, unless it is to be judged in another way.
-    as_before = not (judge.rules or judge.ignore or judge.mutes)
-    for each in report.accounts:
-        if not each.read:
-            continue
-        record = _newest([record_of(folder, each.name) for folder in folders])
-        if record is None:
-            continue
-        # Beside the record, which may still be NAME.jsonl.part.
-        page = record.with_name(f"{each.name}.html").resolve()
-        if as_before and page.exists() and page.stat().st_mtime > record.stat().st_mtime:
-            pages[each.name] = page
-            continue
-        try:
-            with record.open("rb") as lines:
-                found = judge_snapshot(
-                    read_jsonl(lines),
-                    only=split(judge.rules),
-                    ignore=split(judge.ignore),
-                    mutes=settings.mutes,
-                    thresholds=settings.thresholds,
-                    now=datetime.now(UTC),
-                )
-            replace_report(page, render(found, "html"))
-            if not as_before:
-                os.utime(page, (0, 0))  # so that it does not stand the next time
-        except OSError as error:
-            said = reason(error)
-            failures.append(OutputError(f"{record}: {said}"))
-            continue
-        except ValueError as error:
-            failures.append(OutputError(f"{record}: {error}"))
-            continue
-        except OutputError as error:
-            failures.append(error)
-            continue
-        pages[each.name] = page
-    return pages
-
-
-def _newest(records: Sequence[Path]) -> Path | None:
-    there = [file for each in records for file in (each, part_of(each)) if file.exists()]
-    return max(there, key=lambda file: file.stat().st_mtime, default=None)
 
 
 def _outputs(items: Sequence[str]) -> list[Output]:

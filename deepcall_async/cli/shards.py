@@ -20,13 +20,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from deepcall_async.audit.accounts import Account
-from deepcall_async.cli.exits import BUG, UNWRITTEN, USAGE, OutputError, Stopped, ending
+from deepcall_async.cli.exits import BUG, UNWRITTEN, USAGE, OutputError, Stopped, UsageError, ending
+from deepcall_async.cli.logs import log_to_stderr
 from deepcall_async.cli.loop import run_async
 from deepcall_async.cli.terminal import say
 from deepcall_async.fanout import Progress
 from deepcall_async.fleet import AuditPlan, audit_fleet
+from deepcall_async.fleet.folder import part_file
 
-__all__ = ["Shards", "child", "progress_of", "supervise"]
+__all__ = ["TOLD_EVERY", "Shards", "child", "progress_of", "supervise"]
+
+TOLD_EVERY = 60.0
+"""Seconds after which the same trouble, such as a service that is away, is told again."""
 
 _MOST_DEATHS = 3
 """How often in a row a child may die without having finished an account."""
@@ -46,6 +51,7 @@ class Shards(Struct, frozen=True, kw_only=True):
     again: bool
     at_once: int
     plan: AuditPlan
+    quiet: bool = False
     shard: tuple[int, int] = (0, 1)
 
 
@@ -61,6 +67,7 @@ def supervise(
 
     Raises:
         OutputError: a child could not write its records.
+        UsageError: a child could not begin; it has said why.
     """
     children = [_Child(replace(shards, shard=(i, processes))) for i in range(processes)]
     began = last = time.monotonic()
@@ -84,6 +91,10 @@ def supervise(
         progress(_sum(children, len(shards.accounts), time.monotonic() - began))
     if any(each.code == UNWRITTEN for each in children):
         raise OutputError(f"{shards.folder}: not all could be written there")
+    if any(each.code == USAGE for each in children):
+        raise UsageError(
+            "not all processes could begin: mend that, then run the same command again"
+        )
     if any(each.code not in (0, None) for each in children):
         say("deepcall: not all processes came to their end; the same command goes on")
 
@@ -99,14 +110,25 @@ def child() -> int:
     """Audit one shard, told on stdin, until done or until stdin is closed."""
     shards = msgspec.json.decode(sys.stdin.buffer.readline(), type=Shards)
     threading.Thread(target=_watch, args=(sys.stdin.fileno(),), daemon=True).start()
+    told = log_to_stderr(
+        verbose=False, quiet=shards.quiet, patience=shards.plan.patience, pause=TOLD_EVERY
+    )
     try:
-        run_async(_work(shards))
+        with told:
+            run_async(_work(shards))
     except BaseException as error:
-        code, text = (UNWRITTEN, str(error)) if isinstance(error, OSError) else ending(error)
+        code, text = _ending(error)
         if text and not isinstance(error, Stopped):
             say(f"deepcall: shard {shards.shard[0]}: {text}")
         return code
     return 0
+
+
+def _ending(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, OSError):
+        return UNWRITTEN, str(error)
+    # What `audit_fleet` says of its arguments and of the folder.
+    return (USAGE, str(error)) if isinstance(error, ValueError) else ending(error)
 
 
 async def _work(shards: Shards) -> None:
@@ -141,9 +163,7 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._seen = 0
-        number, count = shards.shard
-        name = "fleet.jsonl" if count == 1 else f"fleet-{number}-of-{count}.jsonl"
-        self._file = Path(shards.folder) / name
+        self._file = part_file(Path(shards.folder), shards.shard)
 
     def start(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603  (this interpreter and our own line)

@@ -7,7 +7,9 @@ It needs the extra ``dask``.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -29,6 +31,8 @@ V = TypeVar("V")
 
 LOCAL = "local"
 """The address that stands for a cluster of this machine's own, for the time it is used."""
+
+_log = logging.getLogger(__name__)
 
 _GONE = "the Dask scheduler went away; run the same again to go on"
 
@@ -113,7 +117,11 @@ async def connected(address: str, *, at_once: int) -> AsyncIterator[_Engine]:
             n_workers=workers,
             threads_per_worker=-(-at_once // workers),
             host="127.0.0.1",
-            dashboard_address=None,
+            # A free port for what it serves over HTTP beside its own protocol.
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+            # What happens to its workers is its own affair; what it means for keys is told here.
+            silence_logs=logging.CRITICAL,
+            preload=__name__,
             asynchronous=True,
         )
         async with cluster, Client(cluster, asynchronous=True) as client:
@@ -121,14 +129,37 @@ async def connected(address: str, *, at_once: int) -> AsyncIterator[_Engine]:
         return
     security = Security() if _is_encrypted(address) else None
     async with Client(address, security=security, asynchronous=True) as client:
+        if not client.scheduler_info()["workers"]:
+            _log.warning("the Dask cluster at %s has no workers: waiting for some", address)
         yield partial(fan_out, client=client)
+
+
+def dask_setup(_: object) -> None:
+    """Prepare a worker of a local cluster; Dask calls it by this name.
+
+    Its logs are not this process's to show, and Ctrl-C, which reaches it too, is answered by the
+    process that began the cluster.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("deepcall_async").addHandler(logging.NullHandler())
 
 
 def _run(call: Callable[[K], Awaitable[V]], key: K) -> V:
     async def work() -> V:
         return await call(key)
 
-    return asyncio.run(work())
+    try:
+        return asyncio.run(work())
+    except DeepCallError as error:
+        failed = error
+    # Dask pickles all that led to an error, and where it cannot, it sends no more than its text.
+    each: BaseException | None = failed
+    while each is not None:
+        each.__context__ = None
+        if not isinstance(each.__cause__, DeepCallError):
+            each.__cause__ = None
+        each = each.__cause__
+    raise failed
 
 
 def _is_encrypted(address: str) -> bool:

@@ -2,7 +2,8 @@
 
 Each account's audit is ``run_audit`` with a record of its own; what it came to is data of
 ``audit.fleet``. Which process or machine an account is audited on is the choice of an engine, a
-function of the shape of `fan_out`: ``audit_fleet(..., fan_out=mine)``.
+function of the shape of `fan_out`: ``audit_fleet(..., fan_out=mine)``. Rules of your own go with
+``audit_fleet(..., rules=(*RULES, mine))``.
 
 ```python
 import asyncio
@@ -32,8 +33,9 @@ north True 8
 ## The accounts
 
 ``fleet.toml`` holds references to credentials and no secret. Each reference is looked up where
-its account is audited, and travels nowhere. Each account has its own rate, retry budget, rosters
-and patience, so that one that is away keeps no other waiting.
+its account is audited, and travels nowhere. An account that is there twice, by its name or by its
+credentials, is refused. Each account has its own rate, retry budget, rosters and patience, so that
+one that is away keeps no other waiting.
 
 To try it, ``deepcall sandbox --accounts 20`` serves twenty accounts and prints a ``fleet.toml``
 of them. In tests it is `deepcall_async.sandbox.SandboxFleet`.
@@ -41,14 +43,22 @@ of them. In tests it is `deepcall_async.sandbox.SandboxFleet`.
 ## The folder
 
 ``accounts/NAME.jsonl`` is an account's last whole record, and ``NAME.jsonl.part`` is what was
-read of an unfinished one. After Ctrl-C, or ``kill -9`` of anything, the same command goes on:
+read of an unfinished one. ``baselines/NAME.jsonl`` is what the last whole record was compared
+with. After Ctrl-C, or ``kill -9`` of anything, the same command goes on:
 accounts whose records are whole are asked nothing.
 
 ``--again`` begins a new night, in which each account is compared with its last whole record. A
 night that was cut short is gone on with.
 
 The page ranks the accounts: what was not read first, then groups that ring nobody, new before
-old. Each account has a page of its own beside its record.
+old. Each account has a page of its own beside its record, with what changed since the record
+before.
+
+A record that is damaged is kept as ``NAME.jsonl.damaged-TIME``, and the account is read anew. It
+is noticed when the record is needed: for the account's page, or in the next night.
+
+Mutes are for all accounts. One that matches nothing is not told (X003), because it may be of
+another account.
 
 An account of which a single group could not be read is unread, and the exit code is 3. It is 4
 only when all credentials were refused.
@@ -115,7 +125,7 @@ from deepcall_async.audit.accounts import Account
 from deepcall_async.audit.fleet import AccountReport, FleetReport, FleetSummary
 from deepcall_async.audit.formats.fleet import render_fleet
 from deepcall_async.fleet.account import AuditPlan
-from deepcall_async.fleet.folder import read_fleet, record_of
+from deepcall_async.fleet.folder import baseline_of, read_fleet, record_of
 from deepcall_async.fleet.run import Engine, audit_fleet
 
 __all__ = [
@@ -126,6 +136,7 @@ __all__ = [
     "FleetReport",
     "FleetSummary",
     "audit_fleet",
+    "baseline_of",
     "read_fleet",
     "record_of",
     "render_fleet",

@@ -19,15 +19,17 @@ from msgspec import Struct
 from deepcall_async import options
 from deepcall_async.audit.accounts import Account
 from deepcall_async.audit.config import Thresholds
-from deepcall_async.audit.fleet import AccountReport, account_report
-from deepcall_async.audit.formats.jsonl import read_jsonl
+from deepcall_async.audit.fleet import AccountReport, account_report, ignored_in_fleet
+from deepcall_async.audit.formats.jsonl import NewerSchema, read_jsonl
 from deepcall_async.audit.mutes import Mute
 from deepcall_async.audit.report import Report
+from deepcall_async.audit.rule import Rule
+from deepcall_async.audit.rules import RULES
 from deepcall_async.audit.run import run_audit
 from deepcall_async.audit.snapshot import Snapshot
 from deepcall_async.client import DeepCall
 from deepcall_async.errors import DeepCallError
-from deepcall_async.fleet.folder import finished_report, record_of
+from deepcall_async.fleet.folder import baseline_of, finished_report, keep_baseline, record_of
 from deepcall_async.record import RecordFile, part_of
 from deepcall_async.retry import RetryPolicy
 
@@ -56,7 +58,8 @@ class AuditPlan(Struct, frozen=True, kw_only=True):
         cert: a PEM file of a client certificate and its key.
         only: ids or names of the rules to run; empty for all.
         ignore: ids or names of rules not to run.
-        mutes: findings that are known and accepted.
+        mutes: findings that are known and accepted, in every account; X003 does not run, because
+            one that matches nothing may be of another account.
         thresholds: where the rules draw their lines.
     """
 
@@ -78,26 +81,43 @@ class AuditPlan(Struct, frozen=True, kw_only=True):
 class AccountAudit:
     """Audits one account: what an engine calls, here or elsewhere.
 
-    Pickled, it is the folder and the plan alone; connections stay where they were made.
+    Pickled, it is what it was made of; connections stay where they were made.
     """
 
-    def __init__(self, folder: str, night: datetime, plan: AuditPlan) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: str,
+        night: datetime,
+        plan: AuditPlan,
+        rules: tuple[Rule | str, ...] = RULES,
+    ) -> None:
+        self._folder = Path(folder)
         self._night = night
         self._plan = plan
+        ours = {rule.id: rule for rule in RULES}
+        self._rules = tuple(ours[each] if isinstance(each, str) else each for each in rules)
         self._clients = _Clients(plan)
 
-    def __reduce__(self) -> tuple[type[AccountAudit], tuple[str, datetime, AuditPlan]]:
-        return AccountAudit, (self._folder, self._night, self._plan)
+    def __reduce__(self) -> tuple[type[AccountAudit], tuple[object, ...]]:
+        # Ours go by their ids: they are known wherever this is.
+        rules = tuple(rule.id if rule in RULES else rule for rule in self._rules)
+        return AccountAudit, (str(self._folder), self._night, self._plan, rules)
 
     async def __call__(self, account: Account) -> AccountReport:
         """Audit the account, unless its record of this night is whole."""
-        file = record_of(Path(self._folder), account.name)
+        try:
+            return await self._alone(account)
+        except (PermissionError, IsADirectoryError) as error:
+            # Of one account's files, such as those of a run by another user.
+            return AccountReport.unread(account.name, error)
+
+    async def _alone(self, account: Account) -> AccountReport:
+        file = record_of(self._folder, account.name)
         lock = file.with_name(f"{file.name}.lock")
         # Only an audit that did not come to its end leaves it.
         cut_short = lock.exists()
         async with _locked(lock):
-            report = finished_report(file, self._night)
+            report = finished_report(self._folder, account.name, self._night)
             if report is None:
                 if cut_short and (account.per_second or self._plan.per_second):
                     # It may have been killed just now, and what it sent counts for a second.
@@ -111,8 +131,8 @@ class AccountAudit:
     async def _audited(self, account: Account, file: Path) -> AccountReport:
         try:
             found = options.referenced_credentials(account.credentials, Path())
-            baseline = _snapshot(file)
-            earlier = _snapshot(part_of(file))
+            baseline = self._snapshot(file)
+            earlier = self._snapshot(part_of(file))
         except (ValueError, OSError) as error:
             return AccountReport.unread(account.name, error)
         if earlier is not None and _began(earlier) < self._night:
@@ -125,6 +145,7 @@ class AccountAudit:
             told = account_report(account.name, report)
             held.end(told)
             if told.complete:
+                keep_baseline(file, baseline_of(self._folder, account.name))
                 record.finish()
             else:
                 record.keep_part()
@@ -135,6 +156,25 @@ class AccountAudit:
             record.abandon()
             raise
         return told
+
+    def _snapshot(self, file: Path) -> Snapshot | None:
+        """What a record tells; one that is damaged is kept aside, and the account read anew."""
+        try:
+            with file.open("rb") as lines:
+                if not lines.readline().endswith(b"\n"):
+                    return None  # killed while it was begun
+                lines.seek(0)
+                return read_jsonl(lines)
+        except FileNotFoundError:
+            return None
+        except NewerSchema as error:
+            raise ValueError(f"{file.name}: {error}") from None
+        except ValueError as error:
+            aside = file.with_name(f"{file.name}.damaged-{self._night:%Y%m%dT%H%M%S%f}")
+            file.replace(aside)
+            why = str(error).partition(";")[0]
+            _log.warning("%s is damaged, not used, and kept as %s: %s", file.name, aside.name, why)
+            return None
 
     async def _run(
         self,
@@ -149,8 +189,9 @@ class AccountAudit:
             concurrency=plan.concurrency,
             patience=plan.patience,
             baseline=baseline,
+            rules=self._rules,
             only=plan.only,
-            ignore=plan.ignore,
+            ignore=ignored_in_fleet(plan.ignore, self._rules),
             mutes=plan.mutes,
             thresholds=plan.thresholds,
             max_failures=plan.max_failures,
@@ -201,9 +242,7 @@ class _Clients:
             ValueError: a setting is wrong.
         """
         plan = self._plan
-        url = options.base_url(
-            account.base_url or found.base_url or plan.base_url, allow_http=False
-        )
+        url = options.base_url(account.base_url or found.base_url or plan.base_url, allow_http=None)
         key = (url, account.proxy)
         client, users = self._open.get(key) or (self._made(url, account, found), 0)
         self._open[key] = client, users + 1
@@ -260,7 +299,8 @@ async def _locked(file: Path) -> AsyncIterator[None]:
     """Work on an account alone: another process may be at it still, such as one that was left."""
     from filelock import FileLock, Timeout
 
-    lock, waiting = FileLock(file), False
+    # It is held by this task alone, in one thread, so it needs no state for each thread.
+    lock, waiting = FileLock(file, thread_local=False), False
     while True:
         try:
             # The system lifts it when the process ends, however it ends.
@@ -269,25 +309,13 @@ async def _locked(file: Path) -> AsyncIterator[None]:
         except Timeout:
             if not waiting:
                 waiting = True
-                _log.warning("waiting for another process that is at %s", file.stem)
+                # The same words for each account, so that they are told once.
+                _log.warning("another process audits these accounts too: waiting for it")
             await asyncio.sleep(_POLL_SECONDS)
     try:
         yield
     finally:
         lock.release()
-
-
-def _snapshot(file: Path) -> Snapshot | None:
-    try:
-        with file.open("rb") as lines:
-            if not lines.readline().endswith(b"\n"):
-                return None  # killed while it was begun
-            lines.seek(0)
-            return read_jsonl(lines)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{file.name}: {error}; or move that file away") from None
 
 
 def _began(snapshot: Snapshot) -> datetime:

@@ -5,7 +5,9 @@ Files only: nothing is asked of a service here.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,19 +17,15 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec import Struct
 
-from deepcall_async.audit.fleet import (
-    AccountReport,
-    FleetLine,
-    FleetPart,
-    FleetReport,
-    merged,
-    read_part,
-)
+from deepcall_async.audit.fleet import AccountReport, FleetReport
+from deepcall_async.audit.fleet_parts import FleetLine, FleetPart, merged, read_part
 
 __all__ = [
     "append_line",
+    "baseline_of",
     "begun_log",
     "finished_report",
+    "keep_baseline",
     "made_folder",
     "night_of",
     "part_file",
@@ -68,6 +66,35 @@ def record_of(folder: Path, name: str) -> Path:
     return folder / "accounts" / f"{name}.jsonl"
 
 
+def baseline_of(folder: Path, name: str) -> Path:
+    """The file of the record that an account's last whole one was compared with, if it was.
+
+    Args:
+        folder: the folder of `audit_fleet`.
+        name: the account's name.
+    """
+    return folder / "baselines" / f"{name}.jsonl"
+
+
+def keep_baseline(record: Path, baseline: Path) -> None:
+    """Keep a record that is about to be replaced, or forget the one before where there is none.
+
+    Raises:
+        OSError: it could not be kept.
+    """
+    if not record.exists():
+        baseline.unlink(missing_ok=True)
+        return
+    baseline.parent.mkdir(exist_ok=True)
+    aside = baseline.with_name(f"{baseline.name}.new")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(record, aside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(record, aside)
+    aside.replace(baseline)
+
+
 def part_file(folder: Path, shard: tuple[int, int]) -> Path:
     """The file of what has been reported of a shard.
 
@@ -84,8 +111,9 @@ class _Begin(Struct):
     resumed_from: datetime | None = None
 
 
-def finished_report(file: Path, night: datetime) -> AccountReport | None:
-    """What a whole record of this night says of its account, if there is one."""
+def finished_report(folder: Path, name: str, night: datetime) -> AccountReport | None:
+    """What an account's whole record of this night says of it, if there is one."""
+    file = record_of(folder, name)
     try:
         with file.open("rb") as stream:
             begin = msgspec.json.decode(stream.readline(), type=_Begin)
@@ -93,9 +121,11 @@ def finished_report(file: Path, night: datetime) -> AccountReport | None:
                 return None
             stream.seek(max(0, file.stat().st_size - _TAIL_BYTES))
             lines = stream.read().splitlines()[-2:]
-        return _account_line(lines[0])
+        found = _account_line(lines[0])
     except (FileNotFoundError, msgspec.DecodeError, IndexError):
         return None  # written by something else, such as `deepcall audit`: it is a baseline
+    # A file that was renamed may be of another account; it is a baseline if it is not.
+    return found if found.name == name else None
 
 
 def made_folder(folder: Path | str) -> Path:
@@ -107,7 +137,8 @@ def made_folder(folder: Path | str) -> Path:
 
 def night_of(folder: Path, file: Path, *, again: bool) -> datetime:
     """When the night began that this run belongs to."""
-    parts = {path: _part(path) for path in _part_files(folder)}
+    # An empty one is of a machine that lost power as it began.
+    parts = {path: _part(path) for path in _part_files(folder) if path.stat().st_size}
     own = parts.pop(file, None)
     if own is not None and not (again and own.ended):
         return own.line.started
@@ -120,8 +151,11 @@ def night_of(folder: Path, file: Path, *, again: bool) -> datetime:
 @contextmanager
 def begun_log(file: Path, first: FleetLine) -> Iterator[BinaryIO]:
     """Write the first line whole or not at all, and give the file to append to."""
-    aside = file.with_name(f".{file.name}.tmp")
-    aside.write_bytes(_encode(first) + b"\n")
+    # Two runs at once may begin it, each aside by itself.
+    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with aside.open("wb") as stream:
+        append_line(stream, first)
+        os.fsync(stream.fileno())
     aside.replace(file)
     with file.open("ab") as log:
         yield log
@@ -154,7 +188,7 @@ def _parts_with_records(folder: Path) -> list[FleetPart]:
         for name in part.line.mine:
             known = part.accounts.get(name)
             if known is None or not known.complete:
-                found = finished_report(record_of(folder, name), part.line.started)
+                found = finished_report(folder, name, part.line.started)
                 if found is not None:
                     part.accounts[name] = found
     return parts

@@ -10,9 +10,11 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from deepcall_async import fanout, options
-from deepcall_async.audit.accounts import Account, anchored, check_names
+from deepcall_async.audit.accounts import Account, anchored, check_distinct
 from deepcall_async.audit.engine import check_choice
-from deepcall_async.audit.fleet import SCHEMA, AccountReport, EndLine, FleetLine
+from deepcall_async.audit.fleet import AccountReport, ignored_in_fleet
+from deepcall_async.audit.fleet_parts import SCHEMA, EndLine, FleetLine
+from deepcall_async.audit.rule import Rule
 from deepcall_async.audit.rules import RULES
 from deepcall_async.audit.snapshot import Snapshot
 from deepcall_async.fanout import Ok, Outcome
@@ -57,14 +59,16 @@ async def audit_fleet(
     again: bool = False,
     shard: tuple[int, int] = (0, 1),
     plan: AuditPlan = AuditPlan(),  # noqa: B008  (frozen)
+    rules: Iterable[Rule] = RULES,
     fan_out: Engine = fanout.fan_out,
 ) -> AsyncGenerator[AccountReport]:
     """Audit many accounts, and give what each came to as it ends.
 
     The state is in the folder: ``accounts/NAME.jsonl`` is the last whole record of an account,
-    ``accounts/NAME.jsonl.part`` what was read of an unfinished one, ``fleet.jsonl`` the list of
-    reports. After an interruption, however hard, the same call goes on: accounts whose records are
-    whole are not asked anything, and are given from their files.
+    ``accounts/NAME.jsonl.part`` what was read of an unfinished one, ``baselines/NAME.jsonl`` what
+    the last whole one was compared with, ``fleet.jsonl`` the list of reports. After an
+    interruption, however hard, the same call goes on: accounts whose records are whole are not
+    asked anything, and are given from their files.
 
     Args:
         accounts: the accounts; credentials are looked up where an account is audited.
@@ -75,13 +79,15 @@ async def audit_fleet(
             whole record. A night that was cut short is gone on with.
         shard: audit only every N-th account, from the I-th on: (I, N), I from 0 to N - 1.
         plan: how each account is audited.
+        rules: the rules; add your own with ``(*RULES, mine)``. An engine that audits elsewhere
+            pickles them.
         fan_out: the engine; by default `fan_out` in this process.
 
     Returns:
         An `AccountReport` for each account of the shard, once.
 
     Raises:
-        ValueError: two accounts have one name, the shard does not exist, or a rule named in the
+        ValueError: an account is there twice, the shard does not exist, or a rule named in the
             plan does not.
         OSError: the folder cannot be used, or a record not be written.
         ImportError: filelock is not installed; the extra ``cli`` brings it.
@@ -90,14 +96,21 @@ async def audit_fleet(
     number, shards = shard
     if not 0 <= number < shards:
         raise ValueError(f"shard must be (I, N) with I from 0 to N - 1, not {shard}")
-    accounts = tuple(anchored(account, Path.cwd()) for account in accounts)
-    check_names(accounts)
+    here = Path.cwd()
+    accounts = tuple(anchored(account, here) for account in accounts)
+    check_distinct(accounts)
+    rules = tuple(rules)
     check_choice(
-        RULES, plan.only, plan.ignore, new_only=False, baseline=Snapshot(), whole_account=True
+        rules,
+        plan.only,
+        ignored_in_fleet(plan.ignore, rules),
+        new_only=False,
+        baseline=Snapshot(),
+        whole_account=True,
     )
     _require_filelock()
     # Looked up here: the environment of another machine may name another address.
-    plan = replace(plan, base_url=options.base_url(plan.base_url, allow_http=False))
+    plan = replace(plan, base_url=options.base_url(plan.base_url, allow_http=None))
     mine = accounts[number::shards]
     folder = made_folder(folder)
     file = part_file(folder, shard)
@@ -108,7 +121,7 @@ async def audit_fleet(
         shard=shard,
         tool=f"deepcall-async {__version__}",
     )
-    audit = AccountAudit(str(folder), first.started, plan)
+    audit = AccountAudit(str(folder), first.started, plan, rules)
     with begun_log(file, first) as log:
         async with fan_out(audit, mine, concurrency=at_once, patience=0.0) as outcomes:
             async for outcome in outcomes:

@@ -7,7 +7,6 @@ known here. Every change of state goes through `Connection._become`.
 from __future__ import annotations
 
 import asyncio
-import re
 import select
 import ssl
 from collections.abc import Callable, Mapping
@@ -25,7 +24,8 @@ from deepcall_async.transport.bodies import read_limited
 from deepcall_async.transport.errors import closed_in_flight, response_too_large
 from deepcall_async.transport.parsed import AnswerReader
 from deepcall_async.transport.plain import (
-    PlainHeaders,
+    Framing,
+    keepalive_seconds,
     may_become_plain,
     plain_head,
     whole_body,
@@ -47,8 +47,6 @@ _LARGEST_TLS_REQUEST = 2**14
 A TLS transport tells the size of its own buffer and hides that of the socket's transport below it,
 so of a larger request nobody can say whether the server has taken all of it.
 """
-
-_KEEPALIVE_TIMEOUT = re.compile(rb"\r\nkeep-alive:[^\r]*?timeout=(\d{1,4})", re.IGNORECASE)
 
 
 class State(IntEnum):
@@ -207,7 +205,10 @@ class Connection(asyncio.BufferedProtocol):
         if content is None:
             self.close()
             return response_too_large(message.code, limit)
-        self._read_keepalive(b"\r\nkeep-alive: %b" % _latin1(message.headers.get("Keep-Alive")))
+        said = _latin1(message.headers.get("Keep-Alive"))
+        seconds = keepalive_seconds(b"\r\nkeep-alive: %b" % said)
+        if seconds is not None:
+            self._keep_for(seconds)
         whole = self._reader.fully_consumed(message.headers) and not self._handler.should_close
         self._answered(whole)
         return message.code, message.headers, content
@@ -254,11 +255,9 @@ class Connection(asyncio.BufferedProtocol):
             return False
         return not self.transport.get_write_buffer_size()
 
-    def _read_keepalive(self, head: bytes) -> None:
-        found = _KEEPALIVE_TIMEOUT.search(head)
-        if found is not None:
-            # Half a second earlier than the server says: it starts to count before we do.
-            self.keepalive = min(KEEPALIVE, max(0.0, int(found[1]) - 0.5))
+    def _keep_for(self, seconds: int) -> None:
+        # Half a second earlier than the server says: it starts to count before we do.
+        self.keepalive = min(KEEPALIVE, max(0.0, seconds - 0.5))
 
     # What the event loop tells it.
 
@@ -273,8 +272,8 @@ class Connection(asyncio.BufferedProtocol):
             self._room = self._room[nbytes:]
             if not self._room:
                 body, self._body, self._room = self._body, None, self._buffer
-                head, self.head = self.head, None
-                self._plain_answer(head, body or b"")
+                framing, self.head = self.head, None
+                self._plain_answer(framing, body or b"")
         elif state is PARSING:
             self._reader.feed(bytes(self._buffer[:nbytes]))
         elif state is not CLOSED:
@@ -297,15 +296,15 @@ class Connection(asyncio.BufferedProtocol):
             if body is None:
                 self._parse(data)
             else:
-                self._plain_answer(data[:start], body)
+                self._plain_answer(framing, body)
             return
         missing = start + length - len(data)
         if missing <= 0:
-            self._plain_answer(data[:start], data[start : start + length], not missing)
+            self._plain_answer(framing, data[start : start + length], not missing)
         else:
             self._become(BODY)
             # The rest is received to where it belongs.
-            self.head, self._body = data[:start], bytearray(length)
+            self.head, self._body = framing, bytearray(length)
             self._body[: length - missing] = data[start:]
             self._room = memoryview(self._body)[length - missing :]
 
@@ -320,13 +319,15 @@ class Connection(asyncio.BufferedProtocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _plain_answer(self, head: bytes, body: bytes | bytearray, reusable: bool = True) -> None:
-        if b"imeout" in head:
-            self._read_keepalive(head)
+    def _plain_answer(
+        self, framing: Framing, body: bytes | bytearray, reusable: bool = True
+    ) -> None:
+        if framing.keepalive is not None:
+            self._keep_for(framing.keepalive)
         self._answered(reusable)
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
-            waiter.set_result((200, PlainHeaders(head), body))
+            waiter.set_result((200, framing.headers, body))
 
     def eof_received(self) -> None:
         if self.state in (CONNECTING, IDLE):

@@ -57,10 +57,12 @@ MAPPED_EXCEPTIONS = (aiohttp.ClientError, *_NOT_HTTP, OSError, TimeoutError)
 # not accept the one it was shown. A server that ends a TLS 1.2 handshake for want of a certificate
 # often says no more than "handshake failure".
 _CERTIFICATE_WANTED = {
-    "CERTIFICATE_REQUIRED": "the server wants a client certificate: pass ssl= with one loaded",
+    "CERTIFICATE_REQUIRED": (
+        "the server wants a client certificate: give one (ssl=, or --cert FILE)"
+    ),
     "HANDSHAKE_FAILURE": (
-        "the server ended the TLS handshake; most likely it wants a client certificate: pass ssl="
-        " with one loaded"
+        "the server ended the TLS handshake; most likely it wants a client certificate: give one"
+        " (ssl=, or --cert FILE)"
     ),
     "BAD_CERTIFICATE": "the server did not accept the client certificate",
     "CERTIFICATE_EXPIRED": "the client certificate has expired",
@@ -148,7 +150,8 @@ def closed_in_flight(*, sent: bool = True) -> ClientClosed:
 def response_too_large(status: int, limit: int) -> ResponseTooLarge:
     """The error for a body over the limit, in bytes."""
     error = ResponseTooLarge(
-        f"the answer is larger than {limit} bytes (HTTP {status}); raise max_response_bytes"
+        f"the answer is larger than {limit} bytes (HTTP {status}); raise the limit"
+        " (max_response_bytes=, or --max-response-mib)"
     )
     error.http_status = status
     return error
@@ -210,7 +213,7 @@ def _certificate_reason(error: Exception) -> str:
     elif code in _WRONG_HOST:
         why = "it was issued for another host name"
     elif code in _UNKNOWN_ISSUER:
-        why = "its issuer is not known; for a private authority pass ssl= with it loaded"
+        why = "its issuer is not known; if it is a private authority, trust it (ssl=, or --ca FILE)"
     else:
         why = str(getattr(error, "verify_message", None) or "it does not verify")
     return f"the server's certificate cannot be trusted: {why}"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import zlib
+from functools import lru_cache
 from typing import TypeVar
 
 from msgspec import Struct
 from multidict import CIMultiDict
 
-__all__ = ["PlainHeaders", "may_become_plain", "plain_head", "whole_body"]
+__all__ = ["Framing", "keepalive_seconds", "may_become_plain", "plain_head", "whole_body"]
 
 D = TypeVar("D")
 
@@ -50,27 +51,62 @@ _BEGINNING = re.compile(
     rb"HTTP/1\.1 200 (?:[ -~]*+\r?|[ -~]*+\r\n(?:%b|%b)*(?:\r|[A-Za-z0-9_-]*+(?::[ -~]*+\r?)?)?)"
     % (_FIELD, _FRAMING)
 )
+_KEEPALIVE = re.compile(rb"\r\nkeep-alive:[^\r]*?timeout=(\d{1,4})", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 
 
+class PlainHeaders(Struct, frozen=True, gc=False):
+    """A plain reply's headers, taken apart when they are asked for, which is seldom."""
+
+    head: bytes
+
+    def __repr__(self) -> str:
+        return "<PlainHeaders>"
+
+    def get(self, name: str, default: str) -> str:
+        """The first value of a field."""
+        return self._parsed().get(name, default)
+
+    def getall(self, name: str, default: D) -> list[str] | D:
+        """All values of a field."""
+        return self._parsed().getall(name, default)
+
+    def items(self) -> list[tuple[str, str]]:
+        """The fields in their order."""
+        return list(self._parsed().items())
+
+    def _parsed(self) -> CIMultiDict[str]:
+        lines = self.head.decode("ascii").split("\r\n")[1:-2]
+        fields = (line.partition(":") for line in lines)
+        return CIMultiDict((name, value.strip("\t ")) for name, _, value in fields)
+
+
 class Framing(Struct, frozen=True, gc=False):
-    """Where a reply's body begins, and what its head says of the body.
+    """Where a reply's body begins, and what its head says.
 
     ``length`` is None for a body in chunks; ``zipped`` is true for one that gzip compressed.
+    ``keepalive`` is for how many seconds the server keeps the connection; None if it does not say.
     """
 
     start: int
     length: int | None
     zipped: bool = False
+    keepalive: int | None = None
+    headers: PlainHeaders = PlainHeaders(b"")
 
 
 def plain_head(data: bytes) -> Framing | None:
     """What the head of a plain reply says; None for a reply that is not plain."""
-    found = _HEAD.match(data, 0, LONGEST_HEAD)
+    end = data.find(b"\r\n\r\n", 0, LONGEST_HEAD)
+    return None if end < 0 else _framing(data[: end + 4])
+
+
+@lru_cache(maxsize=256)
+def _framing(head: bytes) -> Framing | None:
+    # A server's heads differ in the date and the length alone, so most were read just before.
+    found = _HEAD.fullmatch(head)
     if found is None:
         return None
-    if found.lastindex == 1:
-        return Framing(found.end(), int(found[1]))
     length, zipped, chunked, length_too, zipped_too, chunked_too = found.groups()
     if (length and length_too) or (zipped and zipped_too):
         return None
@@ -78,7 +114,19 @@ def plain_head(data: bytes) -> Framing | None:
     # Exactly one of them says where the body ends.
     if (length is None) is (chunked is None):
         return None
-    return Framing(found.end(), None if length is None else int(length), bool(zipped or zipped_too))
+    return Framing(
+        len(head),
+        None if length is None else int(length),
+        bool(zipped or zipped_too),
+        keepalive_seconds(head),
+        PlainHeaders(head),
+    )
+
+
+def keepalive_seconds(head: bytes) -> int | None:
+    """For how many seconds the server keeps an idle connection, if a head says so."""
+    found = _KEEPALIVE.search(head)
+    return None if found is None else int(found[1])
 
 
 def may_become_plain(data: bytes) -> bool:
@@ -133,29 +181,3 @@ def _joined_chunks(data: bytes, start: int) -> bytes | None:
         parts.append(data[start:end])
         start = end + 2
     return None
-
-
-class PlainHeaders(Struct, frozen=True, gc=False):
-    """A plain reply's headers, taken apart when they are asked for, which is seldom."""
-
-    head: bytes
-
-    def __repr__(self) -> str:
-        return "<PlainHeaders>"
-
-    def get(self, name: str, default: str) -> str:
-        """The first value of a field."""
-        return self._parsed().get(name, default)
-
-    def getall(self, name: str, default: D) -> list[str] | D:
-        """All values of a field."""
-        return self._parsed().getall(name, default)
-
-    def items(self) -> list[tuple[str, str]]:
-        """The fields in their order."""
-        return list(self._parsed().items())
-
-    def _parsed(self) -> CIMultiDict[str]:
-        lines = self.head.decode("ascii").split("\r\n")[1:-2]
-        fields = (line.partition(":") for line in lines)
-        return CIMultiDict((name, value.strip("\t ")) for name, _, value in fields)

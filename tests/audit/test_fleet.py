@@ -15,15 +15,11 @@ from deepcall_async.audit import FailedLookup, Thresholds, audit
 from deepcall_async.audit.accounts import read_accounts
 from deepcall_async.audit.fleet import (
     AccountReport,
-    EndLine,
-    FleetLine,
-    FleetPart,
     FleetReport,
     account_report,
     fleet_exit_code,
-    merged,
-    read_part,
 )
+from deepcall_async.audit.fleet_parts import EndLine, FleetLine, FleetPart, merged, read_part
 from deepcall_async.audit.formats.fleet import FLEET_FORMATS, fleet_rows, render_fleet
 from deepcall_async.errors import AuthenticationFailed, ConnectFailed
 from tests.support.audit_accounts import NOW, account, refused, relation
@@ -60,9 +56,10 @@ def test_an_account_is_read_and_its_paths_are_absolute() -> None:
     ("table", "said"),
     [
         ({}, "no accounts"),
-        ({"accounts": []}, "unknown field"),
+        ({"accounts": []}, "[[account]] tables only"),
+        ({"account": {"name": "a", "credentials": "env:A"}}, "give [[account]] tables"),
         ({"account": [{"name": "a"}]}, "credentials"),
-        ({"account": [{"name": "a", "credentials": "env:A", "token": "s3cret"}]}, "unknown field"),
+        ({"account": [{"name": "a", "credentials": "env:A", "token": "s3cret"}]}, "no such key as `token`"),
         ({"account": [{"name": "a", "credentials": "s3cret"}]}, "account a: credentials must be"),
         ({"account": [{"name": "../a", "credentials": "env:A"}]}, "file's name"),
         ({"account": [{"name": "..", "credentials": "env:A"}]}, "file's name"),
@@ -70,10 +67,12 @@ def test_an_account_is_read_and_its_paths_are_absolute() -> None:
         ({"account": [{"name": "a\nb", "credentials": "env:A"}]}, "control characters"),
         ({"account": [{"name": "a" * 101, "credentials": "env:A"}]}, "longer than"),
         ({"account": [{"name": n, "credentials": "env:A"} for n in ("Acme", "acme")]}, "two accounts"),
-        ({"account": [{"name": "a", "credentials": "env:A", "base_url": "http://a.example"}]}, "http://"),
+        ({"account": [{"name": "a", "credentials": f"env:{n}"} for n in "AB"]}, "two accounts"),
+        ({"account": [{"name": n, "credentials": "env:A"} for n in "ab"]}, "a and b have the same credentials"),
+        ({"account": [{"name": "a", "credentials": "env:A", "base_url": "http://a.example"}]}, "use https://"),
         ({"account": [{"name": "a", "credentials": "env:A", "per_second": 0}]}, "per_second"),
         ({"account": [{"name": "a", "credentials": "env:A", "proxy": "http://u:s3cret@p:1"}]}, "password"),
-        ({"account": [{"name": "a", "credentials": "env:A", "proxy": "socks5://p:1"}]}, "HTTP proxy"),
+        ({"account": [{"name": "a", "credentials": "env:A", "proxy": "socks5://p:1"}]}, "account a: proxy must be an HTTP proxy"),
     ],
 )  # fmt: skip
 def test_a_wrong_fleet_is_refused_without_a_secret(table, said) -> None:

@@ -30,7 +30,9 @@ def page(accounts: int) -> str:
         )
         for i in range(accounts)
     ]
-    fleet = FleetReport.of([*reports, AccountReport.unread("dead", ConnectFailed("no answer"))])
+    partly = AccountReport(name="partly", complete=False, verdict="Incomplete.", groups=9, read=3)
+    dead = AccountReport.unread("dead", ConnectFailed("no answer"))
+    fleet = FleetReport.of([*reports, partly, dead])
     pages = {each.name: f"accounts/{each.name}.html" for each in reports}
     return render_fleet(fleet, "html", pages=pages).decode()
 
@@ -58,11 +60,16 @@ def test_filter_and_sorting(script: str, tmp_path: Path) -> None:
       words.value = "customer-1999"; words.dispatchEvent(new Event("input"));
       var found = names();
       words.value = ""; words.dispatchEvent(new Event("input"));
+      var read = document.getElementById("severity");
+      read.value = "!whole"; read.dispatchEvent(new Event("change"));
+      var unread = names();
+      read.value = ""; read.dispatchEvent(new Event("change"));
       document.querySelectorAll(".fleet th button")[1].click();
-      return [first.length, first[0], found, names()[0]]
+      return [first.length, first[0], found, unread, names()[0]]
     })()"""
-    shown, worst, found, sorted_first = told(page(2_000), run, tmp_path)  # type: ignore[misc]
-    assert shown == 2_001
+    shown, worst, found, unread, sorted_first = told(page(2_000), run, tmp_path)  # type: ignore[misc]
+    assert shown == 2_002
     assert worst == "dead"
     assert found == ["customer-1999"]
+    assert unread == ["dead", "partly"]
     assert sorted_first == "customer-0"

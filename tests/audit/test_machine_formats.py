@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 import jsonschema_rs
 import pytest
-import xmlschema
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -28,11 +28,20 @@ from deepcall_async.audit import (
 )
 from tests.support.audit_accounts import NOW, account, agents, everyone, hostile, refused, relation
 
+if TYPE_CHECKING:
+    from xmlschema import XMLSchema
+
 DATA = Path(__file__).parents[1] / "data"
 # From the npm package @microsoft/jest-sarif (MIT); one pattern of it, which was no regular
 # expression, is mended.
 SARIF = jsonschema_rs.validator_for(json.loads((DATA / "sarif-2.1.0.json").read_bytes()))
-JUNIT = [xmlschema.XMLSchema(DATA / name) for name in ("junit-jenkins.xsd", "junit-gitlab.xsd")]
+
+
+@cache
+def junit_schemas() -> list[XMLSchema]:
+    import xmlschema  # takes a second, and most processes of a run do without
+
+    return [xmlschema.XMLSchema(DATA / name) for name in ("junit-jenkins.xsd", "junit-gitlab.xsd")]
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +68,24 @@ def report() -> Report:
 def test_junit_is_valid_for_jenkins_and_gitlab(report: Report) -> None:
     for each in (report, audit(account(), now=NOW)):
         document = ElementTree.fromstring(render(each, "junit"))
-        for schema in JUNIT:
+        for schema in junit_schemas():
             schema.validate(document)
 
 
-@settings(max_examples=40)
+@settings(max_examples=min(40, settings().max_examples))
 @given(st.text(max_size=30))
 @example("\x00\x0b\ufffe]]>")
 def test_junit_is_valid_whatever_the_names(name: str) -> None:
     document = ElementTree.fromstring(render(hostile(name), "junit"))
-    for schema in JUNIT:
+    for schema in junit_schemas():
         schema.validate(document)
 
 
 def test_the_schemas_refuse_what_is_wrong(report: Report) -> None:
-    for schema in JUNIT:
+    for schema in junit_schemas():
         document = ElementTree.fromstring(render(report, "junit"))
         document.set("skipped", "1")
-        if schema is JUNIT[0]:
+        if schema is junit_schemas()[0]:
             assert not schema.is_valid(document)
         ElementTree.SubElement(document, "verdict")
         assert not schema.is_valid(document)
@@ -109,7 +118,7 @@ def test_sarif_is_valid(report: Report) -> None:
         SARIF.validate(json.loads(render(each, "sarif")))
 
 
-@settings(max_examples=40)
+@settings(max_examples=min(40, settings().max_examples))
 @given(st.text(max_size=30))
 @example("\ud800")
 def test_sarif_is_valid_whatever_the_names(name: str) -> None:
@@ -172,7 +181,7 @@ def test_github_has_a_command_for_each_finding(report: Report) -> None:
     assert kinds == {"::error", "::warning", "::notice"}
 
 
-@settings(max_examples=40)
+@settings(max_examples=min(40, settings().max_examples))
 @given(st.text(max_size=30))
 @example("\n::error::x")
 @example("%0A::stop-commands::x")

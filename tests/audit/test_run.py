@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from deepcall_async import (
     AuthenticationFailed,
     DeepCall,
+    DeepCallError,
     PermissionDenied,
     Progress,
     RetryPolicy,
@@ -326,6 +327,18 @@ async def test_a_service_that_answers_nothing_is_not_asked_twice() -> None:
         assert server.requests["getGroupAgentRelation"] <= 1.1 * 60 + 10
     assert report.failed == 60
     assert report.read_count == 0
+
+
+@pytest.mark.parametrize("fault", [{"http_status": 503}, {"drop": True}])
+async def test_a_service_that_is_away_when_the_groups_are_listed_is_waited_for(
+    fault: dict[str, Any],
+) -> None:
+    async with demo(groups=3) as (server, dc):
+        server.fail_next("list", times=5, **fault)
+        assert (await run_audit(dc)).complete
+        server.fail_next("list", times=100, **fault)
+        with pytest.raises(DeepCallError):
+            await run_audit(dc, patience=0)
 
 
 async def test_labels_that_caught_up_by_the_end_are_no_finding() -> None:

@@ -12,6 +12,9 @@ import pytest
 
 from deepcall_async.cli import run
 
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
+
+
 HIDDEN = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN", "DEEPCALL_BASE_URL")
 
 
@@ -54,7 +57,7 @@ def test_an_account_in_the_environment_is_audited(account, capsys):
     assert "G002" in out
     assert err == ""
     # Groups whose labels differ from their relations are looked up once more before that is told.
-    assert account.requests["getGroupAgentRelation"] == 300 + len(account.planted["R004"])
+    assert account.requests["getGroupAgentRelation"] == 40 + len(account.planted["R004"])
 
 
 def test_only_the_groups_named_are_looked_up(account):

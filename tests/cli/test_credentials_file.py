@@ -12,6 +12,9 @@ from tests.support.command import called as deepcall
 from tests.support.command import deepcall as in_a_process
 from tests.support.command import environment
 
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
+
+
 SHOW = ("groups", "show", "28", "--timeout", "5")
 
 

@@ -9,6 +9,9 @@ import pytest
 
 from tests.support.command import called, deepcall, environment
 
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
+
+
 DEMO = ("audit", "--sandbox", "40", "--progress", "none")
 
 

@@ -13,7 +13,10 @@ from deepcall_async.audit.accounts import read_accounts
 from tests.support.command import called, environment
 from tests.support.guides import README, blocks, guide
 
-pytestmark = pytest.mark.thorough
+pytestmark = [
+    pytest.mark.deepcall_sandbox(groups=40),
+    pytest.mark.thorough,
+]
 
 BLOCKS = blocks(guide("fleet"))
 CRON = next(code for kind, code in BLOCKS if kind == "text" and code.startswith("0 4 * * *"))

@@ -6,14 +6,15 @@ import csv
 import io
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 
-from tests.support.command import COMMAND, environment
 from tests.support.command import called as deepcall
+from tests.support.command import environment, started
 from tests.support.rows import mostly_thorough
+
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
 
 
 @pytest.fixture
@@ -99,24 +100,14 @@ def test_it_asks_on_a_terminal(answer, code, env, deepcall_sandbox):
     import pty
 
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*COMMAND, "groups", "delete", "28"],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=env,
-    )
-    os.close(theirs)
     shown = b""
-    try:
+    with started("groups", "delete", "28", stdin=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
         while b"[y/N]" not in shown:
             shown += os.read(ours, 1024)
         os.write(ours, answer)
         assert process.wait(20) == code
-    finally:
-        process.kill()
-        process.communicate()
-        os.close(ours)
+    os.close(ours)
     assert b"delete group 28, Mahipal singh" in shown
     assert deepcall_sandbox.requests["delete"] == (1 if code == 0 else 0)
 
@@ -135,7 +126,7 @@ def test_an_answer_that_is_lost_is_not_taken_for_done(env, deepcall_sandbox):
     deepcall_sandbox.fail_next("add", drop=True)
     found = deepcall("groups", "add", "Sales", "--reconcile", "--yes", "-o", "json", env=env)
     assert found.returncode == 0
-    assert json.loads(found.stdout) == {"group_id": 302}
+    assert json.loads(found.stdout) == {"group_id": 42}
     assert deepcall_sandbox.requests["add"] == 2
 
 

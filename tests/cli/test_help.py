@@ -7,14 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 
 from deepcall_async.audit import FORMATS
 from deepcall_async.cli.app import build_app
 from deepcall_async.cli.parameters import Outputs
 from tests.support.command import called, deepcall, environment
+from tests.support.rows import mostly_thorough
 
 
 def test_the_audits_help_has_groups_examples_the_environment_and_exit_codes():
@@ -91,9 +94,14 @@ def test_version_is_the_packages():
     assert deepcall("--version").stdout == f"{__version__}\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@cache
+def app() -> App:
+    return build_app(plain=True)
+
+
+@pytest.mark.parametrize("shell", mostly_thorough(["bash", "zsh", "fish"]))
 def test_completion_knows_commands_and_options(shell):
-    script = build_app(plain=True).generate_completion(shell=shell)
+    script = app().generate_completion(shell=shell)
     for word in ("audit", "groups", "nightly", "fail-on", "critical"):
         assert word in script
     if shutil.which(shell):

@@ -17,6 +17,8 @@ from tests.support.command import (
     wait_until,
 )
 
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
+
 
 def night(folder, *more, env):
     return called("audit", "--nightly", folder, "--new-only", "--progress", "none", *more, env=env)
@@ -38,7 +40,7 @@ def test_a_first_night_a_quiet_one_and_one_with_news(deepcall_sandbox, tmp_path)
     assert first.returncode == 1
     assert "there is no baseline yet" in first.stderr
     assert "G002" in first.stdout
-    assert len(groups_in(folder / "last.jsonl")) == 300
+    assert len(groups_in(folder / "last.jsonl")) == 40
     second = night(folder, env=env)
     assert second.returncode == 0
     assert "G002" not in second.stdout

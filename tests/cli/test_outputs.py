@@ -22,6 +22,9 @@ from tests.support.command import (
     wait_until,
 )
 
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
+
+
 DEMO = ("audit", "--sandbox", "40", "--progress", "none")
 
 
@@ -153,7 +156,7 @@ def test_a_report_can_be_made_of_a_run_that_was_killed(deepcall_sandbox, tmp_pat
     for file in (record, part):
         done = deepcall("report", file, "-o", f"html:{tmp_path / 'report.html'}", "-o", "md:-")
         assert done.returncode == 3
-        assert f"{300 - read} of 300 groups were not looked up" in done.stdout
+        assert f"{40 - read} of 40 groups were not looked up" in done.stdout
         assert "Incomplete: " in (tmp_path / "report.html").read_text()
 
 
@@ -188,7 +191,7 @@ def test_a_record_grows_beside_the_one_it_replaces(deepcall_sandbox, tmp_path):
 def test_a_full_disk_costs_the_record_and_not_the_report(tmp_path):
     record = tmp_path / "run.jsonl"
     record.write_text("yesterday's")
-    arguments = ("audit", "--sandbox", "300", "-o", f"jsonl:{record}", "-o", "md:-")
+    arguments = ("audit", "--sandbox", "40", "-o", f"jsonl:{record}", "-o", "md:-")
     done = deepcall(*arguments, preexec_fn=no_room)
     assert done.returncode == 5
     assert f"{record}: file too large; the record is not whole" in done.stderr

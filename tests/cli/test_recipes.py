@@ -26,6 +26,7 @@ PROFILES = next(
 )
 
 pytestmark = [
+    pytest.mark.deepcall_sandbox(groups=40),
     pytest.mark.skipif(sys.platform == "win32", reason="cron and sh are POSIX's"),
     pytest.mark.thorough,
 ]

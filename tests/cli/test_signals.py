@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -19,7 +18,10 @@ from tests.support.command import (
 )
 from tests.support.rows import mostly_thorough
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+pytestmark = [
+    pytest.mark.deepcall_sandbox(groups=60),
+    pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's"),
+]
 
 SIGNALS = mostly_thorough([(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 
@@ -53,7 +55,7 @@ def test_during_the_lookups(deepcall_sandbox, tmp_path, signum, code):
     again = looked_up(deepcall_sandbox)[asked:]
     assert len(again) == len(set(again))
     assert not set(again) & set(read)
-    assert len(groups_in(record)) == 300
+    assert len(groups_in(record)) == 60
     assert lines_of(record)[-1]["complete"] is True
     assert not part.exists()
 
@@ -111,7 +113,7 @@ def test_what_is_to_be_ignored_is_ignored(deepcall_sandbox, tmp_path):
         process.send_signal(signal.SIGHUP)
         process.communicate(timeout=30)
     assert process.returncode == 1
-    assert len(groups_in(tmp_path / "run.jsonl")) == 300
+    assert len(groups_in(tmp_path / "run.jsonl")) == 60
 
 
 def test_a_report_of_yesterday_does_not_pass_for_one_of_a_run_that_was_ended(
@@ -125,7 +127,7 @@ def test_a_report_of_yesterday_does_not_pass_for_one_of_a_run_that_was_ended(
     deepcall_sandbox.latency = 0.02
     with started("audit", *outputs, "--concurrency", "4", env=env) as process:
         seen = deepcall_sandbox.requests["getGroupAgentRelation"]
-        wait_until(lambda: deepcall_sandbox.requests["getGroupAgentRelation"] > seen + 40)
+        wait_until(lambda: deepcall_sandbox.requests["getGroupAgentRelation"] > seen + 20)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
     assert process.returncode == 143
@@ -151,25 +153,14 @@ def test_ctrl_c_on_a_terminal_ends_a_question(deepcall_sandbox):
 
     ours, theirs = pty.openpty()
     env = environment(deepcall_sandbox)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deepcall_async", "groups", "delete", "28"],
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=env,
-        start_new_session=True,
-    )
-    os.close(theirs)
     shown = b""
-    try:
+    with started("groups", "delete", "28", stdin=theirs, stderr=theirs, env=env) as process:
+        os.close(theirs)
         while b"[y/N]" not in shown:
             shown += os.read(ours, 1024)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-    finally:
-        process.kill()
-        process.communicate()
-        os.close(ours)
+    os.close(ours)
     assert deepcall_sandbox.requests["delete"] == 0
 
 

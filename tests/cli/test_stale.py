@@ -13,6 +13,9 @@ import pytest
 
 from tests.support.command import called, environment, started, wait_until
 
+pytestmark = pytest.mark.deepcall_sandbox(groups=40)
+
+
 KINDS = ("html", "md", "csv", "csv-excel", "json", "junit", "sarif", "table", "github")
 
 

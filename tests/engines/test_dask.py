@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 from collections import Counter
@@ -16,11 +17,14 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from deepcall_async.errors import ConnectFailed
 from deepcall_async.fleet import Account, AuditPlan, audit_fleet, read_fleet
 from deepcall_async.sandbox import SandboxFleet
 from tests.support.command import environment
 
 pytest.importorskip("distributed", reason="pip install 'deepcall-async[dask]'")
+
+from distributed.core import clean_exception, error_message
 
 from deepcall_async.engines import dask
 
@@ -211,3 +215,25 @@ def _state(dask_scheduler):
         found.append(repr((task.key, task.annotations, task.exception_text)).encode())
     found.append(repr(list(dask_scheduler.transition_log)).encode())
     return b"".join(found)
+
+
+@pytest.mark.anyio
+async def test_a_cluster_without_workers_is_told_of(env, tmp_path, caplog):
+    with cluster(env, tmp_path, workers=0) as (address, _, _):
+        async with dask.connected(address, at_once=2):
+            assert f"the Dask cluster at {address} has no workers" in caplog.text
+
+
+async def cannot_connect(key):
+    # As those of aiohttp that hold a context of TLS, it cannot be pickled.
+    raise ConnectFailed(f"no answer to {key}") from OSError(ssl.create_default_context())
+
+
+def test_an_error_of_a_worker_comes_as_what_it_is():
+    with pytest.raises(ConnectFailed) as caught:
+        dask._run(cannot_connect, 28)
+    # What a worker makes of what was raised, and what its client makes of that.
+    said = error_message(caught.value)
+    _, error, _ = clean_exception(said["exception"].data, None)
+    assert isinstance(error, ConnectFailed)
+    assert str(error) == "no answer to 28"

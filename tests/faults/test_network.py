@@ -497,7 +497,7 @@ async def test_an_attempt_ends_in_real_time_too(path: str, slow: str) -> None:
     ):
         # Connected before, so that a slow machine's handshake is not what takes so long.
         await LIST(dc)
-        await LIST.fails(dc.with_options(timeout=1.0), RequestTimeout)
+        await LIST.fails(dc.with_options(timeout=0.3), RequestTimeout)
         await server.until(lambda s: s.open_connections == 0)
 
 
@@ -709,11 +709,11 @@ async def test_an_impatient_server_costs_no_add() -> None:
         FaultServer(serve, close_idle_after=0.05) as server,
         client(server.base_url) as dc,
     ):
-        for first in range(0, 200, 40):
-            outcomes = await _add_all(dc, range(first, first + 40), width=40)
-            assert outcomes == {"added": 40}
+        for first in range(0, 60, 20):
+            outcomes = await _add_all(dc, range(first, first + 20), width=20)
+            assert outcomes == {"added": 20}
             await server.until(lambda s: s.open_connections == 0)
-        assert (len(server.ledger), server.connections) == (200, 200)
+        assert (len(server.ledger), server.connections) == (60, 60)
 
 
 async def test_closing_idle_connections_never_doubles_an_add_in_a_borrowed_pool() -> None:
@@ -722,8 +722,8 @@ async def test_closing_idle_connections_never_doubles_an_add_in_a_borrowed_pool(
         client(server.base_url, "borrowed") as dc,
     ):
         outcomes: Counter[str] = Counter()
-        for first in range(0, 200, 40):
-            outcomes += await _add_all(dc, range(first, first + 40), width=40)
+        for first in range(0, 60, 20):
+            outcomes += await _add_all(dc, range(first, first + 20), width=20)
             await asyncio.sleep(0.05)
         assert outcomes.keys() <= {"added", "OutcomeUnknown"}
         assert len(server.ledger) == len({r.body["name"] for r in server.ledger})
@@ -751,7 +751,7 @@ _POINTS: tuple[Reaction, ...] = (
 
 @both_paths
 async def test_no_add_is_ever_committed_twice(path: str, anyio_backend: object) -> None:
-    count = int(os.environ.get("DEEPCALL_ADDS", "300"))
+    count = int(os.environ.get("DEEPCALL_ADDS", "100"))
     chance = random.Random(repr((path, anyio_backend)))
     script = [serve if chance.random() < 0.5 else chance.choice(_POINTS) for _ in range(count * 2)]
     certificates = Certificates()
@@ -767,7 +767,7 @@ async def test_no_add_is_ever_committed_twice(path: str, anyio_backend: object) 
         client(
             server.base_url,
             path,
-            timeout=0.5,
+            timeout=1.5,
             tls=certificates.client(),
             retry=quick(4),
         ) as dc,

@@ -12,14 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from unittest import mock
 
 from deepcall_async.cli import run
-from tests.support.forked import run_forked
+from tests.support.forked import ForkedProcess
 
 _always_spawned = sys.platform == "win32"
 COMMAND = (sys.executable, "-m", "deepcall_async")
+Process: TypeAlias = subprocess.Popen[str] | ForkedProcess
 _LONGEST = 60
 _OURS = ("DEEPCALL_SSID", "DEEPCALL_USER_ID", "DEEPCALL_TOKEN", "DEEPCALL_BASE_URL")
 
@@ -71,13 +72,18 @@ def deepcall(
         files = [
             own if file == subprocess.PIPE else file for own, file in zip(taken, given, strict=True)
         ]
-        code = run_forked(
+        process = ForkedProcess(
             words,
             env=env,
             cwd=str(options.get("cwd") or Path.cwd()),
-            descriptors=[file.fileno() for file in files],
-            timeout=_LONGEST,
+            stdin=files[0],
+            stdout=files[1],
+            stderr=files[2],
         )
+        try:
+            code = process.wait(_LONGEST)
+        finally:
+            process.kill()
         for file in taken[1:]:
             file.seek(0)
         out, err = (file.read().decode() for file in taken[1:])
@@ -118,16 +124,18 @@ def called(
 @contextmanager
 def started(
     *arguments: object, env: dict[str, str] | None = None, **options: Any
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[Process]:
     """Start the command, and see to it that it is gone afterwards."""
-    options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE} | options
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdout=options.pop("stdout", subprocess.PIPE),
-        env=environment() if env is None else env,
-        encoding="utf-8",
-        **options,
-    )
+    words = [*map(str, arguments)]
+    env = environment() if env is None else env
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options = {"stdin": subprocess.DEVNULL} | pipes | options
+    process: Process
+    if _may_be_forked(env, options):
+        options["cwd"] = str(options.get("cwd") or Path.cwd())
+        process = ForkedProcess(words, env=env, **options)
+    else:
+        process = subprocess.Popen([*COMMAND, *words], env=env, encoding="utf-8", **options)
     try:
         yield process
     finally:
@@ -135,7 +143,7 @@ def started(
         process.communicate(timeout=_LONGEST)
 
 
-def wait_until(holds: Any, *, process: subprocess.Popen[str] | None = None) -> None:
+def wait_until(holds: Any, *, process: Process | None = None) -> None:
     """Wait until something holds; a process that ends before is a failure."""
     end = time.monotonic() + _LONGEST
     while not holds():
@@ -151,10 +159,10 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def no_room() -> None:
-    """Let no file of a process that is about to start grow beyond 64 KiB, as on a full disk."""
+    """Let no file of a process that is about to start grow beyond 32 KiB, as on a full disk."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (32768, 32768))
 
 
 def groups_in(path: Path) -> list[int]:

@@ -91,6 +91,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._thread_ended)
         return future
 
+    async def shutdown_default_executor(self, *timeout: float | None) -> None:
+        self._jumping.threads += 1  # it joins them in one more
+        try:
+            await super().shutdown_default_executor(*timeout)  # which 3.11 takes none of
+        finally:
+            self._jumping.threads -= 1
+
     def _thread_ended(self, _: object) -> None:
         self._jumping.threads -= 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import TypeVar
 from zlib import crc32
 
@@ -50,4 +51,9 @@ def server_context() -> ssl.SSLContext | None:
 
 def trusting() -> ssl.SSLContext | None:
     """What the clients of the present test use."""
-    return Certificates().client() if _tls else None
+    return _trusting() if _tls else None
+
+
+@cache
+def _trusting() -> ssl.SSLContext:
+    return Certificates().client()

@@ -146,7 +146,7 @@ def coded_replies(draw: st.DrawFn) -> tuple[bytes, bytes, bool]:
     return data, content, False
 
 
-@settings(max_examples=200)
+@settings(max_examples=max(100, settings().max_examples))
 @given(coded_replies())
 def test_chunks_and_gzip_mean_the_same_to_aiohttp(reply):
     data, content, right = reply

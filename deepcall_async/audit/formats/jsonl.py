@@ -33,7 +33,7 @@ from deepcall_async.audit.report import Report
 from deepcall_async.audit.snapshot import FailedLookup, RunInfo, Snapshot, SnapshotBuilder
 from deepcall_async.models import Agent, AgentRelation, Group, GroupAgentRelation
 
-__all__ = ["LineWriter", "document", "lines", "read_jsonl", "tail"]
+__all__ = ["LineWriter", "NewerSchema", "document", "lines", "read_jsonl", "tail"]
 
 
 _encode = msgspec.json.Encoder().encode
@@ -158,6 +158,10 @@ def document(report: Report) -> bytes:
     )
 
 
+class NewerSchema(ValueError):
+    """A newer version wrote the record: it is not damaged."""
+
+
 def read_jsonl(source: bytes | Iterable[bytes]) -> Snapshot:
     """Read back what a run wrote, whole or cut short.
 
@@ -196,7 +200,8 @@ def read_jsonl(source: bytes | Iterable[bytes]) -> Snapshot:
         except UnicodeDecodeError:
             torn = ValueError(f"line {number} is not UTF-8; use an undamaged file, or start anew")
         except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from None
+            kind = NewerSchema if isinstance(error, NewerSchema) else ValueError
+            raise kind(f"line {number}: {error}") from None
     return reader.snapshot()
 
 
@@ -245,7 +250,7 @@ class _Reader:
         if not isinstance(version, int) or version < 1:
             raise ValueError("the run's line has no schema; is this an audit's JSONL?")
         if version > SCHEMA:
-            raise ValueError(
+            raise NewerSchema(
                 f"schema {version} is newer than {SCHEMA}, the newest read here; "
                 "upgrade deepcall-async"
             )

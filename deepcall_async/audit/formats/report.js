@@ -50,10 +50,14 @@ if (tools) {
   var words = document.getElementById("words");
   var severity = document.getElementById("severity");
   var shown = document.getElementById("shown");
+  // An option "!X" is for rows whose first cell is anything but X.
+  var chosen = function (text, option) {
+    return option[0] === "!" ? text !== option.slice(1) : !option || text === option;
+  };
   var apply = function () {
     var wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean), left = 0;
     rows.forEach(function (row, i) {
-      var ok = (!severity.value || row.cells[0].textContent.trim() === severity.value) &&
+      var ok = chosen(row.cells[0].textContent.trim(), severity.value) &&
         wanted.every(function (word) { return texts[i].indexOf(word) >= 0; });
       row.hidden = !ok;
       if (ok) left++;
