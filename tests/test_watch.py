@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import shutil
 import sqlite3
-import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -32,8 +31,8 @@ from deepcall_async.watch import (
 )
 from deepcall_async.watch.store import _MIGRATIONS, _OURS, Store
 from tests.support.audit_accounts import NOW
-from tests.support.loops import at_once, needs_proc, nothing_left, sockets
-from tests.support.watched import BLIND, Model, found, seen, told
+from tests.support.loops import at_once, nothing_left
+from tests.support.watched import found, seen, told
 
 pytestmark = pytest.mark.anyio
 
@@ -136,6 +135,15 @@ async def test_a_look_that_is_late_says_so_and_none_overlaps(tmp_path, caplog):
     assert account.since_the_first == [0, 700, 1400, 1700]  # what was missed is not made up for
     assert look.late == 0
     assert "a look is 400 s late" in caplog.text
+
+
+@virtual
+@pytest.mark.parametrize(("takes", "said"), [(300.9, False), (301.1, True)])
+async def test_from_a_second_on_a_look_is_late(tmp_path, caplog, takes, said):
+    async with watched(Account(takes=takes), tmp_path) as changes:
+        for _ in range(2):
+            await changes.next_look()
+    assert ("a look is 1 s late" in caplog.text) == said
 
 
 @virtual
@@ -538,6 +546,19 @@ async def test_a_watch_that_is_cancelled_while_it_opens_leaves_the_file_free(tmp
         await changes.next_look()
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_why_it_did_not_open_is_raised_once_and_logged_nowhere(tmp_path, caplog, cancelled):
+    opening = asyncio.create_task(watched(Account(), tmp_path / "nowhere").__aenter__())
+    if cancelled:
+        await asyncio.sleep(0)
+        opening.cancel()
+    with pytest.raises(asyncio.CancelledError if cancelled else FileNotFoundError):
+        await opening
+    await asyncio.get_running_loop().run_in_executor(None, gc.collect)
+    await asyncio.sleep(0)
+    assert caplog.text == ""
+
+
 def test_killed_at_any_point_it_neither_repeats_nor_loses(tmp_path):
     """What is on disk at each moment is what a killed watch leaves; a new one is opened on it."""
     path, pick = tmp_path / "live" / "watch.db", random.Random(5)
@@ -581,146 +602,3 @@ def test_the_file_stays_small_and_what_nobody_was_told_stays(tmp_path):
     mine.record(State(looks=1001, numbers=1001), [dark(1001)])
     assert len(mine.recent(10_000)) == 100
     mine.close()
-
-
-# Months
-
-DAYS = 90
-LOOKS = DAYS * 24 * 12
-
-
-FILE_LIMIT = 5_000_000
-"""Bytes: SQLite lets its log grow to 1,000 pages of 4 KiB."""
-
-
-def _ninety_days(groups: int, looks: int = LOOKS) -> list[dict[int, str] | None]:
-    """Weeks in which little happens, and hours in which much does; None is a blind look."""
-    pick = random.Random(90)
-    now: dict[int, str] = dict.fromkeys(range(1, groups + 1), "g")
-    out: list[dict[int, str] | None] = []
-    blind = 0
-    next_id = groups + 1
-    while len(out) < looks:
-        if blind:
-            blind -= 1
-            out.append(None)
-            continue
-        stormy = len(out) // 288 % 7 == 5
-        if pick.random() < (0.5 if stormy else 0.05):
-            now = dict(now)
-            group_id = pick.choice([*now])
-            if pick.random() < 0.05:
-                del now[group_id]
-                now[next_id], next_id = "g", next_id + 1
-            else:
-                now[group_id] = pick.choice("ggggtdou")
-        if pick.random() < 0.005:
-            blind = pick.randrange(1, 8)
-        out.append(now)
-    return out
-
-
-@pytest.mark.parametrize("looks", [LOOKS // 9, pytest.param(LOOKS, marks=pytest.mark.thorough)])
-def test_ninety_days_of_looks_tell_what_the_model_tells_and_nothing_grows(tmp_path, looks):
-    path = tmp_path / "watch.db"
-    mine, model, state, now = store(path), Model(), State(), NOW
-    said, expected, sizes, memory, acknowledged = 0, 0, [], [], 0
-    snapshots: dict[int, Snapshot] = {}
-    for number, groups in enumerate(_ninety_days(2, looks)):
-        now += timedelta(seconds=300)
-        if groups is None:
-            snapshot = BLIND
-        elif (snapshot := snapshots.get(id(groups))) is None:
-            snapshots = {id(groups): seen(groups)}
-            snapshot = snapshots[id(groups)]
-        state, changes = step(state, snapshot, now)
-        model_said = model.look(groups, now)
-        assert sorted(map(told, changes), key=str) == sorted(model_said, key=str)
-        mine.record(state, changes)
-        said, expected = said + len(changes), expected + len(model_said)
-        if changes:
-            given = mine.take("default", acknowledged)
-            assert [each.change for each in given] == [*changes]
-            acknowledged = changes[-1].number
-        if number % 288 == 287:
-            sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
-            memory.append(sys.getallocatedblocks())
-    assert state.looks == looks
-    assert said == expected > looks // 52
-    assert len(state.groups) < 8
-    assert max(sizes) < FILE_LIMIT
-    third = len(sizes) // 3
-    # One object kept for each look would make this six times as many.
-    assert max(memory[-third:]) <= max(memory[:third]) + 5000 + looks // 10
-    mine.close()
-
-
-class Storm:
-    """Changes a sandbox's groups through the API, as people do."""
-
-    def __init__(self, server: Sandbox, dc: DeepCall) -> None:
-        self._server, self._dc, self._pick = server, dc, random.Random(3)
-        self._agents = [server.add_agent(f"Agent {i}") for i in range(4)]
-        self.groups = {self._add(f"Group {i}"): "g" for i in range(2)}
-
-    async def change(self, turn: int) -> None:
-        group_id = self._pick.choice([*self.groups])
-        letter = self.groups[group_id] = self._pick.choice("gtdo-")
-        if letter == "-":
-            await self._dc.groups.delete(group_id)
-            del self.groups[group_id]
-            self.groups[self._add(f"New {turn}")] = "g"
-            return
-        await self._dc.groups.update(group_id, name=f"Named {turn}", status=int(letter != "o"))
-        ringing = self._agents[: {"t": 2, "d": 0}.get(letter, 4)]
-        await self._dc.groups.assign_agents(group_id, self._agents, receive_call=ringing)
-
-    def _add(self, name: str) -> int:
-        return self._server.add_group(name, members=dict.fromkeys(self._agents, "Y"))
-
-
-@needs_proc
-@virtual
-@pytest.mark.timeout(1800)  # for 90 days
-@pytest.mark.parametrize("looks", [288 // 2, pytest.param(LOOKS, marks=pytest.mark.thorough)])
-async def test_months_against_a_changing_sandbox(tmp_path, caplog, looks):
-    """The whole way from the account's groups to what a bot is told, for half a day or 90 days."""
-    caplog.set_level("CRITICAL")  # it keeps what is logged
-    pick, loop = random.Random(7), asyncio.get_running_loop()
-    async with (
-        Sandbox(groups=0) as server,
-        DeepCall(UserToken(server.user_id, server.token), base_url=server.base_url) as dc,
-        watch(dc, state=tmp_path / "watch.db", patience=0) as changes,
-    ):
-        storm, start, model = Storm(server, dc), loop.time(), Model()
-        changes._now = lambda: NOW + timedelta(seconds=loop.time() - start)
-        kinds: Counter[str] = Counter()
-        most: list[tuple[int, int, int]] = []  # sockets, bytes on disk, blocks of memory
-        for turn in range(looks):
-            if turn and pick.random() < (0.4 if turn // 48 % 7 == 0 else 0.04):
-                await storm.change(turn)
-            away = pick.random() < 0.05
-            server.error_rate = {1032: 1.0} if away else {}
-            look = await (changes.next_look() if turn else changes.look_now())
-            server.error_rate = {}
-            assert look.blind == away
-            said = model.look(None if away else storm.groups, changes.state.last_look)
-            given = [told(await anext(changes)) for _ in said]
-            assert sorted(given, key=str) == sorted(said, key=str)
-            assert [*map(told, look.changes)] == given
-            kinds.update(kind for kind, _ in given)
-            server._calls.clear()
-            if turn % max(12, looks // 90) == 0:  # what is noted here grows, too
-                size = sum(file.stat().st_size for file in tmp_path.iterdir())
-                most.append((sockets(), size, sys.getallocatedblocks()))
-        assert len(kinds) >= 5
-        assert changes.state.looks >= looks
-        third = len(most) // 3
-        (open_before, size_before, memory_before), (open_after, size_after, memory_after) = (
-            [max(column) for column in zip(*part, strict=True)]
-            for part in (most[:third], most[-third:])
-        )
-        assert open_after <= open_before
-        assert max(size_before, size_after) < FILE_LIMIT
-        # In 90 days one object kept for each look would make it 17,000 more.
-        assert memory_after <= memory_before + 5000 + looks // 10

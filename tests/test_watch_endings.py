@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import timedelta
 
 import pytest
 
-from deepcall_async.watch import Recovered, WentDark
+from deepcall_async.errors import ConnectionLost
+from deepcall_async.watch import FirstLook, Recovered, WentDark
 from tests.support.audit_accounts import NOW
 from tests.test_watch import Account, watched
 
@@ -117,3 +119,48 @@ async def test_cancelled_in_the_midst_of_a_look_and_of_leaving_it_frees_the_file
             await asyncio.to_thread(thread.join)
     async with watched(account, tmp_path) as changes:
         assert (await changes.next_look()).error == ""
+
+
+async def test_cancelled_while_it_opens_it_has_closed_the_file_when_it_ends(tmp_path):
+    changes = watched(Account(), tmp_path)
+    opens, is_open = changes._open, threading.Event()
+
+    def slowly():
+        store = opens()
+        is_open.set()
+        time.sleep(0.02)  # longer than it takes to be cancelled
+        return store
+
+    changes._open = slowly
+    opening = asyncio.create_task(changes.__aenter__())
+    await asyncio.to_thread(is_open.wait)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    async with watched(Account(), tmp_path) as changes:
+        await changes.next_look()
+
+
+async def test_what_ends_the_block_is_raised_and_not_what_ended_the_looks(tmp_path):
+    account = Account()
+    account.error = ZeroDivisionError()
+    with pytest.raises(KeyError):
+        async with watched(account, tmp_path):
+            await asyncio.sleep(10)
+            raise KeyError
+
+
+async def test_a_service_that_is_away_at_first_ends_no_watch(tmp_path):
+    account = Account()
+    account.error = ConnectionLost("away")
+    async with watched(account, tmp_path) as changes:
+        assert (await changes.next_look()).blind
+        account.error = None
+        assert isinstance(await anext(changes), FirstLook)
+
+
+async def test_an_incomplete_look_says_so(tmp_path, caplog):
+    async with watched(Account({1: "g", 2: "u"}), tmp_path) as changes:
+        look = await changes.next_look()
+    assert (look.groups, look.read, look.blind) == (2, 1, False)
+    assert "a look is incomplete: 1 lookups failed" in caplog.text

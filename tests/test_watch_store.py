@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
 import sqlite3
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from deepcall_async.audit.watch import State, step
-from deepcall_async.watch import StateUnusable, WentDark
-from deepcall_async.watch.store import Store
+from deepcall_async.watch import StateInUse, StateUnusable, WentDark
+from deepcall_async.watch.store import Store, _hindrance
 from tests.support.audit_accounts import NOW
 from tests.support.watched import seen
 
@@ -194,11 +195,34 @@ def test_a_kill_in_the_midst_of_a_record_leaves_all_of_it_or_nothing(tmp_path):
     ]
 
 
+def test_a_record_does_not_wait_for_the_disk(tmp_path):
+    mine = store(tmp_path / "watch.db")
+    # With the log, the system is asked to write it out once in a thousand pages.
+    for pragma, value in (
+        ("journal_mode", "wal"),
+        ("synchronous", 1),
+        ("locking_mode", "exclusive"),
+    ):
+        assert mine._db.execute(f"PRAGMA {pragma}").fetchone() == (value,)
+    mine.close()
+
+
 def test_an_acknowledgement_that_comes_late_takes_nothing_back(tmp_path):
     mine = store(tmp_path / "watch.db")
     mine.record(State(looks=1, numbers=3), [dark(1), dark(2), dark(3)])
     mine.take("default", 2)
     assert [each.change.number for each in mine.take("default", 1)] == [3]
+    mine.close()
+
+
+def test_groups_that_are_again_as_they_were_when_it_opened_are_recorded_as_such(tmp_path):
+    mine = store(tmp_path / "watch.db")
+    state, _ = step(State(), seen({1: "d"}), NOW)
+    for groups in ({}, state.groups, {}):
+        mine.record(State(groups=groups), [])
+    mine.close()
+    mine = store(tmp_path / "watch.db")
+    assert mine.state.groups == {}
     mine.close()
 
 
@@ -209,4 +233,41 @@ def test_what_nobody_takes_is_bounded_and_the_newest_stays(tmp_path, monkeypatch
         mine.record(State(looks=number, numbers=number), [dark(number)])
         mine.take("quick", number)
     assert numbers(mine, "never") == [*range(201, 401)]
+    mine.close()
+
+
+def test_files_that_are_set_aside_within_a_second_are_all_kept(tmp_path):
+    aside = []
+    for content in (b"one", b"two", b"three"):
+        (tmp_path / "watch.db").write_bytes(content * 400)
+        mine = store(tmp_path / "watch.db")
+        mine.close()
+        aside.append((mine.set_aside, content * 400))
+    assert [path.read_bytes() for path, _ in aside] == [content for _, content in aside]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (sqlite3.SQLITE_BUSY, StateInUse),
+        (sqlite3.SQLITE_BUSY_RECOVERY, StateInUse),
+        (sqlite3.SQLITE_LOCKED_SHAREDCACHE, StateInUse),
+        (sqlite3.SQLITE_IOERR_READ, OSError),
+        (sqlite3.SQLITE_FULL, OSError),
+    ],
+)
+def test_every_code_of_sqlite_is_a_lock_or_an_error_of_the_disk(code, expected):
+    error = sqlite3.OperationalError("it says why")
+    error.sqlite_errorcode = code
+    hindrance = _hindrance(error, Path("watch.db"))
+    assert type(hindrance) is expected
+    if expected is OSError:
+        assert (hindrance.errno, hindrance.strerror) == (errno.EIO, "it says why")
+
+
+def test_what_sqlite_has_rolled_back_itself_hides_no_error(tmp_path):
+    mine = store(tmp_path / "watch.db")
+    with pytest.raises(KeyError), mine._transaction() as db:
+        db.execute("ROLLBACK")  # as it does when the disk is full
+        raise KeyError
     mine.close()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -73,8 +73,8 @@ def _decide_and_record(store: Store, decide: Callable[[], Decided]) -> Decided:
     return state, changes
 
 
-def _close(opening: asyncio.Future[Store]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
+def _close(opening: Future[Store]) -> None:
+    if opening.exception() is None:
         opening.result().close()
 
 
@@ -137,12 +137,17 @@ class Watch:
             raise RuntimeError("a watch is opened once: make another")
         loop = asyncio.get_running_loop()
         self._thread: ThreadPoolExecutor = ThreadPoolExecutor(1, "deepcall-watch")
-        opening = loop.run_in_executor(self._thread, self._open)
+        opening = self._thread.submit(self._open)
+        opened = asyncio.wrap_future(opening)
+        # asyncio logs an error that nobody asks for, as nobody does when this is cancelled.
+        opened.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            self._store = await asyncio.shield(opening)
+            self._store = await asyncio.shield(opened)
         except BaseException:
-            opening.add_done_callback(_close)
+            # In the thread: it is done even if the loop ends meanwhile.
+            closed = self._thread.submit(_close, opening)
             self._thread.shutdown(wait=False)
+            await asyncio.shield(asyncio.wrap_future(closed))
             raise
         self.state = self._store.state
         if (aside := self._store.set_aside) is not None:

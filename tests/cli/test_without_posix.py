@@ -47,13 +47,14 @@ for loop in (asyncio.SelectorEventLoop, selector_events.BaseSelectorEventLoop):
 """
 
 RUN = """\
-import importlib, json, pkgutil, sys
+import gc, importlib, json, pkgutil, sys
 import deepcall_async.cli, deepcall_async.record, deepcall_async.options
 from deepcall_async.cli.process import main
 
 for module in pkgutil.iter_modules(deepcall_async.cli.__path__, "deepcall_async.cli."):
     importlib.import_module(module.name)
 codes = [main(words) for words in json.loads(sys.argv[1])]
+assert gc.get_freeze_count(), "the interpreter would look for garbage at its end"
 print(json.dumps(codes))
 """
 
