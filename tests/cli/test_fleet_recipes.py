@@ -27,7 +27,7 @@ JOB = yaml.safe_load(next(code for kind, code in BLOCKS if kind == "yaml"))
 @pytest.fixture
 def accounts(tmp_path):
     file = tmp_path / "fleet.toml"
-    tables = (f'[[account]]\nname = "{name}"\ncredentials = "env:DEEPCALL"\n' for name in "abc")
+    tables = (f'[[account]]\nname = "{name}"\ncredentials = "env:{name}"\n' for name in "ABC")
     file.write_text("".join(tables))
     return file
 
@@ -36,7 +36,10 @@ def run(words, server, names):
     """Run a recipe's command, with what stands for its files."""
     words = [str(names.get(word, word)) for word in words]
     assert words[0] == "fleet"
-    return called(*words, env=environment(server))
+    env = environment(server)
+    for name in "ABC":
+        env |= {f"{name}_{part}": env[f"DEEPCALL_{part}"] for part in ("USER_ID", "TOKEN")}
+    return called(*words, env=env)
 
 
 def test_the_accounts_are_ones_that_can_be_read():
