@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -151,7 +152,7 @@ def test_4_comes_before_3(deepcall_sandbox, tmp_path):
     assert done.returncode == 4
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full device is Linux's")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
 @pytest.mark.parametrize(
     "outputs",
     [("-o", "html:/dev/full"), ("-o", "jsonl:/dev/full"), ("-o", "csv:/dev/full", "-o", "md:-")],

@@ -111,7 +111,7 @@ def test_what_is_no_regular_file_is_written_directly(kind, tmp_path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full device is Linux's")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
 def test_an_output_that_fails_does_not_keep_the_others_from_being_written(tmp_path):
     places = [tmp_path / name for name in ("a.md", "b.csv")]
     outputs = ["-o", f"md:{places[0]}", "-o", "html:/dev/full", "-o", f"csv:{places[1]}"]

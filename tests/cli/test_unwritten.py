@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,10 +148,10 @@ def test_a_table_is_printed_unless_an_output_was_asked_for(deepcall_sandbox, tmp
         assert "G002" in called("audit", *asked, env=env).stdout
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a full device is Linux's")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is Linux's")
 def test_a_full_stdout_for_the_record_keeps_nothing_from_the_others(deepcall_sandbox, tmp_path):
     report, record = tmp_path / "report.md", tmp_path / "run.jsonl"
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
+    with Path("/dev/full").open("wb") as full:
         done = deepcall(
             *("audit", "28", "5", "-o", "jsonl:-", "-o", f"md:{report}"),
             *("-o", f"jsonl:{record}"),

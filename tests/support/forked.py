@@ -135,7 +135,7 @@ def _output(wanted: Any, stack: ExitStack) -> tuple[TextIO | None, Any]:
     if wanted != subprocess.PIPE:
         return None, wanted
     ours, theirs = os.pipe()
-    return open(ours, encoding="utf-8"), stack.enter_context(open(theirs, "wb"))  # noqa: PTH123
+    return open(ours, encoding="utf-8"), stack.enter_context(open(theirs, "wb"))  # noqa: PTH123  (descriptors)
 
 
 def _rest_of(stream: TextIO | None) -> str:

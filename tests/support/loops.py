@@ -154,7 +154,7 @@ def sockets() -> int:
     for descriptor in Path(f"/proc/{os.getpid()}/fd").iterdir():
         with contextlib.suppress(OSError):
             # Python 3.12 never frees the parts of a path, and a target is a path to `pathlib`.
-            found += os.readlink(descriptor).startswith("socket:")  # noqa: PTH115
+            found += os.readlink(descriptor).startswith("socket:")  # noqa: PTH115  (as above)
     return found
 
 
